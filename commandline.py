@@ -1,0 +1,49 @@
+"""The command line: absl flags, and every mistake as one line with exit status 2."""
+
+import os
+import sys
+
+from absl import app, flags
+
+
+class UserError(Exception):
+    """What the user can mend: one line that names the flag or file and what to do."""
+
+
+def run(main):
+    """Runs a script: `main()` with the flags parsed, mistakes told in one line.
+
+    Exit status 0 if main returns, 2 for a mistake in a flag or a file or a folder that
+    cannot be written, 130 for Ctrl-C. Any other exception is a defect of the program
+    and keeps its traceback.
+    """
+    app.run(lambda _: _tell(main), flags_parser=lambda argv: _tell(_parse, argv))
+
+
+def _parse(argv):
+    unread = flags.FLAGS(argv)
+    if len(unread) > 1:
+        raise UserError(
+            f"unexpected argument '{unread[1]}': write options as --name=value"
+        )
+    return unread
+
+
+def _tell(function, *args):
+    try:
+        return function(*args)
+    except (UserError, flags.Error) as error:
+        _exit(error, 2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _exit(f"{error.filename}: {error.strerror}", 2)
+    except KeyboardInterrupt:
+        _exit("interrupted", 130)
+
+
+def _exit(message, status):
+    line = " ".join(str(message).split())
+    sys.stdout.flush()
+    print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
+    sys.exit(status)
