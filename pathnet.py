@@ -1,0 +1,644 @@
+"""PathNet: a grid of modules, paths through it, and the tournament that evolves them.
+
+Fernando et al. 2017, "PathNet: Evolution Channels Gradient Descent in Super Neural
+Networks" (arXiv 1701.08734). Three parts, in this order:
+
+  Paths        pure numpy: random paths, mutation, geopaths, overlap, diversity
+  Tournament   who is drawn, who wins, what becomes of the losers
+  Grid         the L x M grid of modules as one TensorFlow graph
+
+Importing this module imports TensorFlow, quietly. The other files say
+`from pathnet import tf`, so there is one place that knows how.
+"""
+
+import contextlib
+import dataclasses
+import os
+import re
+import sys
+import tempfile
+
+import numpy as np
+
+# --------------------------------------------------------------------------------------
+# TensorFlow, without its page of start-up notes
+# --------------------------------------------------------------------------------------
+
+# Notes that the C++ side writes before its log level counts, and the search for a GPU
+# on a machine that has none. Every other line reaches the user.
+_START_UP_NOTE = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} |E\d{4} .*cuInit"
+)
+
+
+@contextlib.contextmanager
+def _without_start_up_notes():
+    """Holds back file descriptor 2 and passes on what is no start-up note."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile("w+", errors="replace") as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            for line in held:
+                if not _START_UP_NOTE.match(line):
+                    sys.stderr.write(line)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Our kernels are so small that compiling and scheduling them for parallel execution
+# costs more than it gains: 100 MB, a second at start and a tenth of the speed.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+        os.environ.get("XLA_FLAGS", ""),
+    ]
+)
+with _without_start_up_notes():
+    import tensorflow.compat.v1 as tf
+
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    tf.disable_v2_behavior()
+    tf.enable_resource_variables()
+    tf.config.list_physical_devices("GPU")
+
+# --------------------------------------------------------------------------------------
+# Paths
+#
+# A path is an int array [L, N]: gene (l, i) names a module of layer l. It may name one
+# twice and then has fewer than N active there. Its geopath is the same as a binary
+# [L, M] array. All functions take leading dimensions (a population is [candi, L, N]).
+# --------------------------------------------------------------------------------------
+
+
+def random_paths(rng, count, L, M, N):
+    """`count` paths of N different modules a layer, uniformly drawn (section 2.2).
+
+    Returns:
+      int64 [count, L, N], values in [0, M).
+    Raises:
+      ValueError: N is larger than M.
+    """
+    if N > M:
+        raise ValueError(f"cannot draw N={N} different modules of M={M}")
+    return np.argsort(rng.random((count, L, M)), axis=-1)[..., :N]
+
+
+def mutate(rng, paths, M, rate=None, low=-2, high=2):
+    """Each gene moves, with probability `rate`, by a uniform integer (section 2.2).
+
+    Args:
+      paths: int [..., L, N].
+      M: modules a layer; results are clipped to [0, M-1].
+      rate: probability a gene; None: the paper's 1/(N*L).
+      low, high: bounds of the integer, both inclusive; the paper's are -2 and 2.
+
+    Returns:
+      A new int64 array of the same shape.
+    """
+    L, N = paths.shape[-2:]
+    moves = rng.random(paths.shape) < (1 / (N * L) if rate is None else rate)
+    offsets = rng.integers(low, high, size=paths.shape, endpoint=True)
+    return np.clip(paths + moves * offsets, 0, M - 1)
+
+
+def to_geopath(paths, M):
+    """Paths [..., L, N] as binary geopaths: float32 [..., L, M], 1 where active."""
+    return (paths[..., None] == np.arange(M)).any(axis=-2).astype(np.float32)
+
+
+def overlap(geopath, other):
+    """Number of modules that two geopaths [L, M] share."""
+    return int(np.sum(np.logical_and(geopath, other)))
+
+
+def diversity(geopaths):
+    """How much a population differs: mean Jaccard distance over pairs of candidates.
+
+    Args:
+      geopaths: binary [candi, L, M], candi >= 2.
+    Returns:
+      float in [0, 1]: 0 if all paths are the same, 1 if no two share a module.
+    """
+    flat = geopaths.reshape(len(geopaths), -1)
+    shared = flat @ flat.T
+    sizes = np.diag(shared)
+    union = sizes[:, None] + sizes[None, :] - shared
+    return float(np.mean((1 - shared / union)[np.triu_indices(len(flat), 1)]))
+
+
+def format_geopath(geopath, fixed_path=None):
+    """A geopath [L, M] as text, a line a layer: `#` active, `+` only by the fixed path."""
+    fixed_path = np.zeros_like(geopath) if fixed_path is None else fixed_path
+    marks = np.where(geopath > 0, "#", np.where(fixed_path > 0, "+", "."))
+    return "\n".join(
+        f"layer {layer + 1}  " + " ".join(row) for layer, row in enumerate(marks)
+    )
+
+
+# --------------------------------------------------------------------------------------
+# Tournament
+# --------------------------------------------------------------------------------------
+
+
+def draw_candidates(rng, candi, B):
+    """Indices of the B different candidates of a tournament: int64 [B]."""
+    return rng.choice(candi, size=B, replace=False)
+
+
+def overwrite_losers(rng, paths, fitness, M, **mutation):
+    """The rule of the tournament (section 2.2): the fittest overwrites the others.
+
+    Args:
+      paths: int [B, L, N], the candidates of one tournament.
+      fitness: float [B]; ties go to the first.
+      M: modules a layer.
+      **mutation: as of `mutate`.
+
+    Returns:
+      (paths, winner): int64 [B, L, N] with the winner's path in its place and mutated
+      copies of it in all others, and the winner's index.
+    """
+    winner = int(np.argmax(fitness))
+    copies = mutate(
+        rng, np.repeat(paths[winner : winner + 1], len(paths), 0), M, **mutation
+    )
+    copies[winner] = paths[winner]
+    return copies, winner
+
+
+# --------------------------------------------------------------------------------------
+# Grid
+# --------------------------------------------------------------------------------------
+
+AGGREGATIONS = ("average", "sum", "last_average")
+WRITEBACKS = ("sum", "merge", "winner")
+KINDS = ("skip", "linear", "residual")
+
+
+def module_kinds(L, M):
+    """Kind of each module: str [L, M]; layer 1 is linear, later ones mix by j % 3."""
+    kinds = np.array(KINDS)[np.tile(np.arange(M) % len(KINDS), (L, 1))]
+    kinds[0] = "linear"
+    return kinds
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """What is built: L layers of M modules of `filt` units, at most N active a layer."""
+
+    L: int
+    M: int
+    N: int
+    filt: int
+    inputs: int
+    classes: int
+    tasks: int = 2
+    aggregation: str = "average"
+
+    def gains(self):
+        """What a module's ReLU and its input count for in the output of its layer.
+
+        Returns:
+          (relu_gain, skip_gain), float32 [L, M] each: the output of a layer is the sum
+          over its active modules of relu_gain * ReLU(Wx + b) + skip_gain * x.
+        """
+        divisor = np.ones([self.L, 1], np.float32)
+        if self.aggregation == "average":
+            divisor[:] = self.M
+        elif self.aggregation == "last_average":
+            divisor[-1] = self.M
+        kinds = module_kinds(self.L, self.M)
+        return (kinds != "skip") / divisor, np.isin(
+            kinds, ["skip", "residual"]
+        ) / divisor
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a generation trains: B candidates, T mini-batches of batch_num images."""
+
+    B: int
+    T: int
+    batch_num: int
+    learning_rate: float
+    writeback: str = "sum"
+
+
+def block_length(T):
+    """How many mini-batches share one product with the first layer: a divisor of T."""
+    return 2 if T % 2 == 0 else 1
+
+
+class PathNet:
+    """The L x M grid and its tournament step as one finalized TensorFlow graph.
+
+    The paths to train enter through the `geopath` placeholder, the frozen modules
+    through `fixed_path`; no op is ever added after construction.
+
+    Layouts are feature-first: activations are [B, units, images], since a mini-batch
+    of 16 images is then one vector register wide.
+    """
+
+    def __init__(self, grid, training):
+        self.grid = grid
+        self.training = training
+        self.graph = tf.Graph()
+        with self.graph.as_default():
+            self._build_inputs()
+            self._build_parameters()
+            self._build_initialization()
+            self._build_generation()
+            self._build_evaluation()
+            initializer = tf.global_variables_initializer()
+        self.graph.finalize()
+        # One thread is faster than two at this size, and keeps results reproducible.
+        config = tf.ConfigProto(
+            intra_op_parallelism_threads=1, inter_op_parallelism_threads=1
+        )
+        self.session = tf.Session(graph=self.graph, config=config)
+        self.session.run(initializer)
+
+    # What a user calls ----------------------------------------------------------------
+
+    def initialize(self, seed, task, fixed_path):
+        """Draws new parameters for all but the frozen modules and the earlier heads.
+
+        Args:
+          seed: int; the same seed, task and fixed path give the same parameters.
+          task: 0 for the first task; output layers of tasks before it are kept.
+          fixed_path: binary [L, M], the frozen modules.
+        """
+        self.session.run(
+            self._initialize,
+            {self.seed: seed, self.task: task, self.fixed_path: fixed_path},
+        )
+
+    def train(self, geopaths, images, labels, task, fixed_path):
+        """One generation: trains B candidates alike and writes parameters back.
+
+        Args:
+          geopaths: binary [B, L, M], at most N ones a row.
+          images: uint8 [T*batch_num, inputs], the mini-batches one after the other.
+          labels: int [T*batch_num], values in [0, classes).
+          task: which output layer to train.
+          fixed_path: binary [L, M], modules that are active and frozen.
+
+        Returns:
+          (fitness, loss), float64 [B] and float32 [B]: mean training accuracy and
+          cross-entropy over the mini-batches, each before its update.
+        """
+        correct, loss, _ = self.session.run(
+            self._train,
+            {
+                self.geopath: geopaths,
+                self.images: images,
+                self.labels: labels,
+                self.task: task,
+                self.fixed_path: fixed_path,
+            },
+        )
+        return correct / len(labels), loss
+
+    def accuracy(self, geopath, images, labels, task):
+        """Share of images that one path classifies correctly.
+
+        Args:
+          geopath: binary [L, M], all active modules, the fixed path's included.
+          images: uint8 [n, inputs]. labels: int [n]. task: which output layer.
+        """
+        correct = 0
+        for start in range(0, len(images), 2000):  # bounds the memory of the products
+            part = slice(start, start + 2000)
+            correct += self.session.run(
+                self._correct,
+                {
+                    self.active_path: geopath,
+                    self.images: images[part],
+                    self.labels: labels[part],
+                    self.task: task,
+                },
+            )
+        return int(correct) / len(images)
+
+    def parameters(self):
+        """All parameters by name: float32 arrays."""
+        return self.session.run(self._parameters)
+
+    def set_parameters(self, values):
+        """Sets all parameters from a dict as `parameters` gives it."""
+        self.session.run(
+            self._restore, {self._saved[name]: v for name, v in values.items()}
+        )
+
+    # How the graph is built -----------------------------------------------------------
+
+    def _build_inputs(self):
+        grid = self.grid
+        paths = [self.training.B, grid.L, grid.M]
+        self.geopath = tf.placeholder(tf.float32, paths, "geopath")
+        self.active_path = tf.placeholder(tf.float32, [grid.L, grid.M], "active_path")
+        self.fixed_path = tf.placeholder(tf.float32, [grid.L, grid.M], "fixed_path")
+        self.images = tf.placeholder(tf.uint8, [None, grid.inputs], "images")
+        self.labels = tf.placeholder(tf.int32, [None], "labels")
+        self.task = tf.placeholder(tf.int32, [], "task")
+        self.seed = tf.placeholder(tf.int64, [], "seed")
+
+    def _build_parameters(self):
+        """kernels[layer] [M, filt, fan_in], biases[layer] [M, filt], and a head for each task."""
+        grid = self.grid
+        self.kernels, self.biases = [], []
+        for layer in range(grid.L):
+            fan_in = grid.filt if layer else grid.inputs
+            with tf.variable_scope(f"layer{layer + 1}"):
+                self.kernels.append(_variable("kernel", [grid.M, grid.filt, fan_in]))
+                self.biases.append(_variable("bias", [grid.M, grid.filt]))
+        with tf.variable_scope("output"):
+            self.head_kernel = _variable(
+                "kernel", [grid.tasks, grid.classes, grid.filt]
+            )
+            self.head_bias = _variable("bias", [grid.tasks, grid.classes])
+
+    def _build_initialization(self):
+        """Truncated normal weights (stddev 0.1) and biases 0.1, but for what is kept."""
+        kept_modules = tf.unstack(self.fixed_path > 0)
+        kept_heads = tf.range(self.grid.tasks) < self.task
+        kernels = zip(self.kernels + [self.head_kernel], kept_modules + [kept_heads])
+        biases = zip(self.biases + [self.head_bias], kept_modules + [kept_heads])
+        assignments = []
+        for index, (kernel, kept) in enumerate(kernels):
+            stream = tf.stack([self.seed, tf.cast(self.task, tf.int64) * 1000 + index])
+            fresh = 0.1 * tf.random.stateless_truncated_normal(kernel.shape, stream)
+            assignments.append(kernel.assign(tf.where(kept, kernel, fresh)))
+        for bias, kept in biases:
+            fresh = tf.fill(bias.shape, 0.1)
+            assignments.append(bias.assign(tf.where(kept, bias, fresh)))
+        self._initialize = tf.group(*assignments)
+
+        variables = self.kernels + self.biases + [self.head_kernel, self.head_bias]
+        self._parameters = {v.op.name: v.read_value() for v in variables}
+        self._saved = {v.op.name: tf.placeholder(v.dtype, v.shape) for v in variables}
+        self._restore = tf.group(*[v.assign(self._saved[v.op.name]) for v in variables])
+
+    def _build_generation(self):
+        """B candidates, gathered, trained on the same mini-batches, and written back.
+
+        A path names at most N of M modules, so only those rows are gathered; what a
+        generation costs does not depend on M.
+        """
+        grid, B = self.grid, self.training.B
+        fixed = tf.tile(self.fixed_path[None], [B, 1, 1])
+        trainable = self.geopath * (1 - fixed)
+
+        # Slots: which modules are computed. A layer has N for each candidate and, once
+        # there is a fixed path, as many multiples of N as it needs.
+        widest = tf.cast(tf.reduce_max(tf.reduce_sum(self.fixed_path, 1)), tf.int32)
+        fixed_slots = tf.minimum(grid.N * ((widest + grid.N - 1) // grid.N), grid.M)
+        slots = tf.minimum(grid.N + fixed_slots, grid.M)
+        first = _Slots(self, 0, trainable[:, 0], grid.N)
+        first_fixed = _Slots(self, 0, self.fixed_path[:1], fixed_slots)
+        later = [
+            _Slots(self, layer, tf.maximum(self.geopath, fixed)[:, layer], slots)
+            for layer in range(1, grid.L)
+        ]
+        head = [tf.tile(v[self.task][None], [B] + [1] * (len(v.shape) - 1))
+                for v in (self.head_kernel, self.head_bias)]  # fmt: skip
+
+        parameters = {
+            "first": (first.kernel, first.bias),
+            "later": [(s.kernel, s.bias) for s in later],
+            "head": head,
+        }
+        update = [
+            tf.gather(trainable[:, layer], s.index, batch_dims=1)
+            for layer, s in enumerate(later, 1)
+        ]
+        correct, loss, trained = tf.function(
+            self._train_candidates, jit_compile=True, autograph=False
+        )(
+            self.images,
+            self.labels,
+            parameters,
+            (first_fixed.kernel, first_fixed.bias, first_fixed.relu_gain),
+            first.relu_gain,
+            [(s.relu_gain, s.skip_gain, u) for s, u in zip(later, update)],
+        )
+        writes = self._write_back(
+            correct, trainable, [first] + later, parameters, trained
+        )
+        self._train = (correct, loss, writes)
+
+    def _train_candidates(self, images, labels, parameters, fixed, first_gain, later):
+        """T steps of gradient descent for all candidates; compiled by XLA.
+
+        The first layer holds nearly all of the work. Written out, T steps of
+        W <- W - rate * G_t X_t' are 2T thin products that are bound by memory. A block
+        of c steps needs W only once: the pre-activations of step s are
+        W X_s' - rate * sum over r < s of G_r (X_r X_s'), with W as of the start of the
+        block, and W catches up at its end with one product for all c steps. That is the
+        same arithmetic in another order, c times as thick.
+        """
+        grid, training = self.grid, self.training
+        B, N, F, C = training.B, grid.N, grid.filt, grid.classes
+        n, c = training.batch_num, block_length(training.T)
+        blocks, rate, units = training.T // c, training.learning_rate, B * N * F
+
+        pixels = tf.reshape(
+            tf.cast(images, tf.float32) / 255, [blocks, c * n, grid.inputs]
+        )
+        targets = tf.transpose(
+            tf.reshape(tf.one_hot(labels, C), [blocks, c, n, C]), [0, 1, 3, 2]
+        )
+        from_fixed = self._fixed_first_layer(pixels, *fixed)
+        weights = tf.reshape(parameters["first"][0], [units, grid.inputs])
+        bias = tf.reshape(parameters["first"][1], [units, 1])
+        rest = tf.nest.flatten((parameters["later"], parameters["head"]))
+        rates = [rate * u for _, _, u in later for _ in range(2)] + [
+            tf.fill([B, 1], rate)
+        ] * 2
+
+        def logits_of(pre, x_fixed, rest):
+            *modules, head_kernel, head_bias = rest
+            x = _aggregate(tf.reshape(pre, [B, N, F, n]), first_gain) + x_fixed
+            for layer, (relu_gain, skip_gain, _) in enumerate(later):
+                x = _layer(
+                    x, modules[2 * layer], modules[2 * layer + 1], relu_gain, skip_gain
+                )
+            # So few classes: a product of sums is faster than a matrix product.
+            return (
+                tf.reduce_sum(head_kernel[..., None] * x[:, None], 2)
+                + head_bias[..., None]
+            )
+
+        def block_of_steps(i, correct, loss, weights, bias, *rest):
+            x, x_fixed, target = pixels[i], from_fixed[i], targets[i]
+            pre = tf.split(tf.matmul(weights, x, transpose_b=True) + bias, c, axis=1)
+            images = tf.split(x, c)
+            grads = []
+            for s in range(c):
+                if s:
+                    # The 1 is the input of the bias.
+                    products = tf.matmul(x[: s * n], images[s], transpose_b=True) + 1
+                    pre[s] -= tf.matmul(tf.concat(grads, 1), products)
+                logits = logits_of(pre[s], x_fixed[s], rest)
+                hits = tf.equal(tf.argmax(logits, 1), tf.argmax(target[s])[None])
+                correct += tf.reduce_sum(tf.cast(hits, tf.int32), 1)
+                # Gradient of the mean cross-entropy: (softmax(logits) - target) / n. The
+                # sum over candidates lets each have its own gradient.
+                top = tf.reduce_max(logits, 1, keepdims=True)
+                likelihood = tf.exp(logits - top)
+                total = tf.reduce_sum(likelihood, 1, keepdims=True)
+                entropy = (
+                    tf.log(total)
+                    + top
+                    - tf.reduce_sum(logits * target[s], 1, keepdims=True)
+                )
+                loss += tf.reduce_mean(entropy, [1, 2]) / training.T
+                error = (likelihood / total - target[s]) / n
+                grad, *grads_rest = tf.gradients(logits, [pre[s], *rest], grad_ys=error)
+                grads.append(rate * grad)
+                rest = [
+                    v - tf.reshape(r, [B, -1] + [1] * (len(v.shape) - 2)) * g
+                    for v, r, g in zip(rest, rates, grads_rest)
+                ]
+            grads = tf.concat(grads, 1)
+            weights -= tf.matmul(grads, x)
+            bias -= tf.reduce_sum(grads, 1, keepdims=True)
+            return i + 1, correct, loss, weights, bias, *rest
+
+        _, correct, loss, weights, bias, *rest = tf.while_loop(
+            lambda i, *_: i < blocks,
+            block_of_steps,
+            (0, tf.zeros([B], tf.int32), tf.zeros([B]), weights, bias, *rest),
+        )
+        later_trained, head = tf.nest.pack_sequence_as(
+            (parameters["later"], parameters["head"]), rest
+        )
+        first = (
+            tf.reshape(weights, [B, N, F, grid.inputs]),
+            tf.reshape(bias, [B, N, F]),
+        )
+        return correct, loss, {"first": first, "later": later_trained, "head": head}
+
+    def _fixed_first_layer(self, pixels, kernel, bias, gain):
+        """What the frozen modules of layer 1 add, for all images: [blocks, c, filt, n].
+
+        They do not change in a generation, and are the same for all candidates.
+        """
+        F, n, c = self.grid.filt, self.training.batch_num, block_length(self.training.T)
+        flat = tf.reshape(pixels, [-1, self.grid.inputs])
+        pre = tf.matmul(
+            tf.reshape(kernel, [-1, self.grid.inputs]), flat, transpose_b=True
+        )
+        pre = tf.reshape(pre, [1, -1, F, self.training.T * n]) + bias[..., None]
+        return tf.transpose(
+            tf.reshape(_aggregate(pre, gain), [F, -1, c, n]), [1, 2, 0, 3]
+        )
+
+    def _write_back(self, correct, trainable, slots, before, after):
+        """Adds to each parameter the changes that `writeback` gives credit to.
+
+        credit [B, L, M] is 1 where a candidate's change of a module persists.
+        """
+        B = self.training.B
+        winner = tf.one_hot(tf.argmax(correct), B)
+        if self.training.writeback == "sum":
+            credit, head_credit = trainable, tf.ones([B])
+        elif self.training.writeback == "winner":
+            credit, head_credit = trainable * winner[:, None, None], winner
+        else:  # merge: of those that trained a module, the fittest's; ties to the first
+            order = tf.argsort(correct, direction="DESCENDING", stable=True)
+            priority = (
+                tf.cast(B - tf.argsort(order), tf.float32)[:, None, None] * trainable
+            )
+            fittest = tf.one_hot(tf.argmax(priority, 0), B, axis=0)
+            credit, head_credit = trainable * fittest, winner
+
+        writes = []
+        layers = zip(
+            [before["first"], *before["later"]], [after["first"], *after["later"]]
+        )
+        for layer, (old, new) in enumerate(layers):
+            weight = tf.gather(credit[:, layer], slots[layer].index, batch_dims=1)
+            for variable, a, b in zip(
+                (self.kernels[layer], self.biases[layer]), old, new
+            ):
+                weight = tf.reshape(weight, [B, -1] + [1] * (len(a.shape) - 2))
+                writes.append(
+                    tf.scatter_add(variable, slots[layer].index, weight * (b - a))
+                )
+        for variable, a, b in zip(
+            (self.head_kernel, self.head_bias), before["head"], after["head"]
+        ):
+            change = tf.tensordot(head_credit, b - a, 1)
+            writes.append(tf.scatter_add(variable, self.task, change))
+        return tf.group(*writes)
+
+    def _build_evaluation(self):
+        """Number of images that one path classifies right."""
+        grid = self.grid
+        active = self.active_path[None]
+        widest = tf.cast(tf.reduce_max(tf.reduce_sum(active, 2)), tf.int32)
+        x = tf.transpose(tf.cast(self.images, tf.float32) / 255)[None]
+        for layer in range(grid.L):
+            slots = _Slots(self, layer, active[:, layer], widest)
+            skip_gain = slots.skip_gain if layer else None
+            x = _layer(x, slots.kernel, slots.bias, slots.relu_gain, skip_gain)
+        logits = tf.matmul(self.head_kernel[self.task], x[0])
+        logits += self.head_bias[self.task][:, None]
+        hits = tf.equal(tf.argmax(logits, 0, output_type=tf.int32), self.labels)
+        self._correct = tf.reduce_sum(tf.cast(hits, tf.int32))
+
+
+class _Slots:
+    """The active modules of one layer, gathered: `count` slots for each candidate.
+
+    Attributes:
+      index: int32 [B, count], which module a slot holds.
+      kernel, bias: float32 [B, count, filt, fan_in] and [B, count, filt].
+      relu_gain, skip_gain: float32 [B, count], 0 for a slot that holds none.
+    """
+
+    def __init__(self, net, layer, active, count):
+        on, self.index = tf.math.top_k(active, count)
+        self.kernel = tf.gather(net.kernels[layer], self.index)
+        self.bias = tf.gather(net.biases[layer], self.index)
+        relu_gain, skip_gain = net.grid.gains()
+        self.relu_gain = on * tf.gather(
+            tf.constant(relu_gain[layer], tf.float32), self.index
+        )
+        self.skip_gain = on * tf.gather(
+            tf.constant(skip_gain[layer], tf.float32), self.index
+        )
+
+
+def _variable(name, shape):
+    return tf.get_variable(name, shape, initializer=tf.zeros_initializer())
+
+
+def _aggregate(pre, relu_gain):
+    """Sum over modules of relu_gain * ReLU(pre): [B, S, F, n], [B, S] -> [B, F, n]."""
+    return tf.reduce_sum(tf.nn.relu(pre) * relu_gain[..., None, None], 1)
+
+
+def _layer(x, kernel, bias, relu_gain, skip_gain):
+    """Output of a layer's active modules: x [B, fan_in, n] -> [B, filt, n].
+
+    kernel [B, S, filt, fan_in], bias [B, S, filt], gains [B, S] as of `Grid.gains`;
+    skip_gain None: no module passes its input on.
+    """
+    B, F, fan_in = bias.shape[0], bias.shape[2], kernel.shape[3]
+    pre = tf.matmul(tf.reshape(kernel, [B, -1, fan_in]), x)
+    pre = tf.reshape(pre, [B, -1, F, tf.shape(x)[2]]) + bias[..., None]
+    out = _aggregate(pre, relu_gain)
+    return (
+        out
+        if skip_gain is None
+        else out + tf.reduce_sum(skip_gain, 1)[:, None, None] * x
+    )
