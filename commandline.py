@@ -10,28 +10,35 @@ class UserError(Exception):
     """What the user can mend: one line that names the flag or file and what to do."""
 
 
-def run(main):
+def run(main, with_files=False):
     """Runs a script: `main()` with the flags parsed, mistakes told in one line.
+
+    With `with_files`, the arguments that are no flags are given to main as a list.
 
     Exit status 0 if main returns, 2 for a mistake in a flag or a file or a folder that
     cannot be written, 130 for Ctrl-C. Any other exception is a defect of the program
     and keeps its traceback.
     """
-    app.run(lambda _: _tell(main), flags_parser=lambda argv: _tell(_parse, argv))
+
+    def parse(argv):
+        unread = flags.FLAGS(argv)
+        if len(unread) > 1 and not with_files:
+            raise UserError(
+                f"unexpected argument '{unread[1]}': write options as --name=value"
+            )
+        return unread
+
+    def call(argv):
+        return main(argv[1:]) if with_files else main()
+
+    app.run(
+        lambda argv: _tell(call, argv), flags_parser=lambda argv: _tell(parse, argv)
+    )
 
 
-def _parse(argv):
-    unread = flags.FLAGS(argv)
-    if len(unread) > 1:
-        raise UserError(
-            f"unexpected argument '{unread[1]}': write options as --name=value"
-        )
-    return unread
-
-
-def _tell(function, *args):
+def _tell(function, argv):
     try:
-        return function(*args)
+        return function(argv)
     except (UserError, flags.Error) as error:
         _exit(error, 2)
     except OSError as error:

@@ -1,5 +1,9 @@
 """Pictures of PathNet runs: best paths, an evolving population, generations needed.
 
+    python plotting.py logs/*/results.jsonl --out=figures/generations.png
+
+prints a table of all results and draws the generations that their tasks took.
+
 Pictures are drawn on matplotlib's Agg canvas directly and never through pyplot, so
 importing this module neither picks a backend nor changes any global state. Files are
 written atomically: a reader sees the old picture or the new one, never a part of one.
@@ -14,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from absl import flags
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,6 +30,9 @@ from matplotlib.patches import Circle, Wedge
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
+
+import commandline
+import results as recorded
 
 # Okabe and Ito's colour-blind-safe colours; a task's colour is its place in the
 # learning order, starting over after the last one.
@@ -443,14 +451,6 @@ def generations_by_task(
     }
 
 
-def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Mean of a [n] array and its standard error; NaN where n is too small for one."""
-    n = len(values)
-    mean = float(np.mean(values)) if n else float("nan")
-    error = float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-    return mean, error
-
-
 def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """Compares generations needed by tasks learned first and second, as a PNG file.
 
@@ -493,7 +493,7 @@ def _draw_histograms(
         if len(values) == 0:
             continue
         colour = task_colour(place)
-        mean, error = mean_and_error(values)
+        mean, error = recorded.mean_and_error(values)
         # A translucent fill under a full outline keeps both histograms readable.
         axes.hist(values, edges, color=colour, alpha=0.3)
         axes.hist(values, edges, histtype="step", color=colour, linewidth=1.5)
@@ -822,3 +822,29 @@ def _write_atomically(filename: str | os.PathLike, data: bytes) -> None:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def main(filenames: Sequence[str]) -> None:
+    """Prints a table for each setting in the results files, and draws the picture."""
+    if not filenames:
+        raise commandline.UserError("name one or more results.jsonl files")
+    results = recorded.read(filenames)
+    if not results:
+        raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
+    settings = recorded.by_setting(results)
+    if FLAGS.out and len(settings) > 1:
+        raise commandline.UserError(
+            f"flag --out: the files hold {len(settings)} settings "
+            f"({'; '.join(settings)}); name those of one"
+        )
+    for setting, group in settings.items():
+        print(f"{setting}\n\n{recorded.table(group)}\n".lstrip())
+    if FLAGS.out:
+        plot_generations(FLAGS.out, results)
+        print(f"Picture: {FLAGS.out}")
+
+
+if __name__ == "__main__":
+    FLAGS = flags.FLAGS
+    flags.DEFINE_string("out", None, "Picture of the generations to draw, a PNG file.")
+    commandline.run(main, with_files=True)

@@ -477,14 +477,6 @@ def test_generations_by_task():
     np.testing.assert_array_equal(gathered["6v7"][1], [10, 12])
 
 
-def test_mean_and_error():
-    assert plotting.mean_and_error(np.array([1.0, 3.0])) == pytest.approx((2, 1))
-    mean, error = plotting.mean_and_error(np.array([5.0]))
-    assert mean == 5
-    assert np.isnan(error)
-    assert np.isnan(plotting.mean_and_error(np.array([]))).all()
-
-
 def texts_of(groups):
     axes = Figure().add_subplot()
     plotting._draw_histograms(axes, "1v3", groups)

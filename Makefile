@@ -1,0 +1,29 @@
+# make run    set-up and the main job: binary MNIST on the embedded data
+# make test   the same set-up, then all tests
+# make lint   the linter and the formatter's check
+# make bench  speed and memory, as ratios measured in one run
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint bench
+
+run: $(VENV)/ready
+	$(BIN)/python binary_mnist_pathnet.py
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(VENV)/ready
+	$(BIN)/python benchmarks/speed.py
+
+# The stamp is made last, so that an interrupted set-up is taken up again.
+$(VENV)/ready: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

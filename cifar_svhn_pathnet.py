@@ -1,0 +1,55 @@
+"""CIFAR-10 and SVHN: PathNet learns photographs, then house numbers, or the reverse.
+
+    python cifar_svhn_pathnet.py                       # CIFAR-10, then SVHN
+    python cifar_svhn_pathnet.py --cifar_first=0       # SVHN, then CIFAR-10
+    python cifar_svhn_pathnet.py --data_dir=DIR        # files in DIR, no download
+
+Paths through the grid compete in tournaments for 500 generations. The last winner's path
+is frozen, everything else starts again, and the second task is learned on top of it. The
+last line, CIFAR10_SVHN,TASK1:0.3575,TASK2:0.5075,Done, has the training accuracy of the
+last winner of each task.
+"""
+
+from absl import flags
+
+import commandline
+import datasets
+import supervised
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_bool("cifar_first", True, "Whether CIFAR-10 is task 1, or SVHN.")
+supervised.define_flags(M=20, N=5, learning_rate=0.2, max_steps=500, stop_accuracy=1.0)
+
+
+def load(name):
+    """A data set by name, or a generated one in its place."""
+    if FLAGS.fake_data:
+        rng = supervised.random_stream(FLAGS.seed, supervised.FAKE_DATA, len(name))
+        return datasets.fake(32 * 32 * 3, 10, 10_000, 1_000, rng)
+    loaders = {"cifar10": datasets.load_cifar10, "svhn": datasets.load_svhn}
+    return loaders[name](FLAGS.data_dir)
+
+
+def main():
+    names = ["cifar10", "svhn"] if FLAGS.cifar_first else ["svhn", "cifar10"]
+    titles = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
+    tasks = []
+    for name in names:
+        dataset = load(name)
+        tasks.append(supervised.Task(name, titles[name], dataset.train, dataset.test))
+
+    experiment = supervised.Experiment("cifar_svhn", 32 * 32 * 3, 10, names)
+    for repeat in experiment.repeats():
+        for task in tasks:
+            # Tournaments between paths, for max_steps generations.
+            repeat.learn(task)
+            # The last winner's path is frozen and stays active; all else starts again.
+            repeat.freeze()
+        one, two = (outcome.last.best_fitness for outcome in repeat.outcomes)
+        order = "_".join(names).upper()
+        repeat.finish(f"{order},TASK1:{one:.4f},TASK2:{two:.4f},Done")
+
+
+if __name__ == "__main__":
+    commandline.run(main)

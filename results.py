@@ -1,0 +1,115 @@
+"""results.jsonl: reading the files of many runs, and the table made of them."""
+
+import json
+
+import numpy as np
+
+from commandline import UserError
+
+# Flags that tell repeats of one setting apart, or say only where things lie.
+NO_SETTING = {"seed", "runs", "data_dir", "log_dir", "record", "fake_data"}
+NO_SETTING |= {
+    "a1",
+    "a2",
+    "b1",
+    "b2",
+    "cifar_first",
+}  # what is learned, and in which order
+
+
+def read(filenames):
+    """Reads results files.
+
+    Returns:
+      list of dicts, a repeat each, as the scripts write them.
+    Raises:
+      UserError: a line is not such an object; names file and line.
+      OSError: a file cannot be read.
+    """
+    results = []
+    for filename in filenames:
+        with open(filename, encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    result = json.loads(line)
+                    for task in result["tasks"]:
+                        task["name"], float(task["generations"])
+                    result["flags"].items()
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    raise UserError(
+                        f"{filename}, line {number}: not a result of this project's "
+                        "scripts; remove the line or name another file"
+                    ) from error
+                results.append(result)
+    return results
+
+
+def by_setting(results):
+    """Groups results by the flags in which they differ, however many runs made them.
+
+    Returns:
+      dict from a label such as "writeback=sum" ("" if all are alike) to results.
+    """
+    settings = [
+        {k: v for k, v in result["flags"].items() if k not in NO_SETTING}
+        for result in results
+    ]
+    names = dict.fromkeys(name for setting in settings for name in setting)
+    varying = [n for n in names if len({str(s.get(n)) for s in settings}) > 1]
+    groups = {}
+    for setting, result in zip(settings, results):
+        label = ", ".join(f"{name}={setting.get(name)}" for name in varying)
+        groups.setdefault(label, []).append(result)
+    return groups
+
+
+def mean_and_error(values):
+    """Mean of [n] values and its standard error; NaN where n is too small for one."""
+    n = len(values)
+    mean = float(np.mean(values)) if n else float("nan")
+    error = float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return mean, error
+
+
+def table(results):
+    """A Markdown table: each task, learned first and after each other task.
+
+    Columns: repeats; generations, training accuracy of the last winner and held-out
+    accuracy as mean ± standard error; the speedup is generations learned first divided
+    by generations learned after another task.
+    """
+    groups = {}
+    for result in results:
+        before = None
+        for task in result["tasks"]:
+            groups.setdefault((task["name"], before), []).append(task)
+            before = task["name"]
+    rows = [
+        "| task | learned | repeats | generations | speedup | training % | held-out % |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, before in sorted(groups, key=lambda key: (key[0], key[1] or "")):
+        tasks = groups[name, before]
+        generations = [task["generations"] for task in tasks]
+        speedup = ""
+        if before is not None and (name, None) in groups:
+            first = [task["generations"] for task in groups[name, None]]
+            speedup = f"{np.mean(first) / np.mean(generations):.2f}"
+        cells = [
+            name,
+            "first" if before is None else f"after {before}",
+            str(len(tasks)),
+            _spread(generations, 1),
+            speedup,
+            _spread([100 * task["fitness"] for task in tasks], 2),
+            _spread([100 * task["accuracy_test"] for task in tasks], 2),
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _spread(values, digits):
+    mean, error = mean_and_error(values)
+    return f"{mean:.{digits}f}" + (
+        f" ± {error:.{digits}f}" if np.isfinite(error) else ""
+    )
