@@ -35,7 +35,13 @@ flags.register_multi_flags_validator(
     ["b1", "b2"], lambda f: f["b1"] != f["b2"], "a task needs two different digits"
 )
 supervised.define_flags(
-    M=10, N=3, learning_rate=0.05, max_steps=10_000, stop_accuracy=0.99
+    M=10,
+    N=3,
+    centred=False,
+    learning_rate=0.05,
+    writeback="sum",
+    max_steps=10_000,
+    stop_accuracy=0.99,
 )
 
 

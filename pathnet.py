@@ -191,7 +191,13 @@ def module_kinds(L, M):
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """What is built: L layers of M modules of `filt` units, at most N active a layer."""
+    """What is built: L layers of M modules of `filt` units, at most N active a layer.
+
+    Attributes:
+      L, M, N, filt: as above. inputs: pixels of an image. classes: of each task.
+      tasks: number of output layers.
+      aggregation: one of AGGREGATIONS. centred: pixels in [-0.5, 0.5], else in [0, 1].
+    """
 
     L: int
     M: int
@@ -201,6 +207,7 @@ class Grid:
     classes: int
     tasks: int = 2
     aggregation: str = "average"
+    centred: bool = False
 
     def gains(self):
         """What a module's ReLU and its input count for in the output of its layer.
@@ -215,9 +222,9 @@ class Grid:
         elif self.aggregation == "last_average":
             divisor[-1] = self.M
         kinds = module_kinds(self.L, self.M)
-        return (kinds != "skip") / divisor, np.isin(
-            kinds, ["skip", "residual"]
-        ) / divisor
+        relu = (kinds != "skip") / divisor
+        skip = np.isin(kinds, ["skip", "residual"]) / divisor
+        return relu.astype(np.float32), skip.astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,19 +258,23 @@ class PathNet:
         self.training = training
         self.graph = tf.Graph()
         with self.graph.as_default():
-            self._build_inputs()
+            with tf.name_scope("inputs"):
+                self._build_inputs()
             self._build_parameters()
-            self._build_initialization()
-            self._build_generation()
-            self._build_evaluation()
-            initializer = tf.global_variables_initializer()
+            with tf.name_scope("initialization"):
+                self._build_initialization()
+                zeros = tf.global_variables_initializer()
+            with tf.name_scope("generation"):
+                self._build_generation()
+            with tf.name_scope("evaluation"):
+                self._build_evaluation()
         self.graph.finalize()
         # One thread is faster than two at this size, and keeps results reproducible.
         config = tf.ConfigProto(
             intra_op_parallelism_threads=1, inter_op_parallelism_threads=1
         )
         self.session = tf.Session(graph=self.graph, config=config)
-        self.session.run(initializer)
+        self.session.run(zeros)
 
     # What a user calls ----------------------------------------------------------------
 
@@ -429,9 +440,10 @@ class PathNet:
             first.relu_gain,
             [(s.relu_gain, s.skip_gain, u) for s, u in zip(later, update)],
         )
-        writes = self._write_back(
-            correct, trainable, [first] + later, parameters, trained
-        )
+        with tf.name_scope("write_back"):
+            writes = self._write_back(
+                correct, trainable, [first] + later, parameters, trained
+            )
         self._train = (correct, loss, writes)
 
     def _train_candidates(self, images, labels, parameters, fixed, first_gain, later):
@@ -449,9 +461,7 @@ class PathNet:
         n, c = training.batch_num, block_length(training.T)
         blocks, rate, units = training.T // c, training.learning_rate, B * N * F
 
-        pixels = tf.reshape(
-            tf.cast(images, tf.float32) / 255, [blocks, c * n, grid.inputs]
-        )
+        pixels = tf.reshape(self._scale(images), [blocks, c * n, grid.inputs])
         targets = tf.transpose(
             tf.reshape(tf.one_hot(labels, C), [blocks, c, n, C]), [0, 1, 3, 2]
         )
@@ -479,28 +489,20 @@ class PathNet:
         def block_of_steps(i, correct, loss, weights, bias, *rest):
             x, x_fixed, target = pixels[i], from_fixed[i], targets[i]
             pre = tf.split(tf.matmul(weights, x, transpose_b=True) + bias, c, axis=1)
-            images = tf.split(x, c)
+            batches = tf.split(x, c)
             grads = []
             for s in range(c):
                 if s:
                     # The 1 is the input of the bias.
-                    products = tf.matmul(x[: s * n], images[s], transpose_b=True) + 1
+                    products = tf.matmul(x[: s * n], batches[s], transpose_b=True) + 1
                     pre[s] -= tf.matmul(tf.concat(grads, 1), products)
                 logits = logits_of(pre[s], x_fixed[s], rest)
                 hits = tf.equal(tf.argmax(logits, 1), tf.argmax(target[s])[None])
                 correct += tf.reduce_sum(tf.cast(hits, tf.int32), 1)
-                # Gradient of the mean cross-entropy: (softmax(logits) - target) / n. The
-                # sum over candidates lets each have its own gradient.
-                top = tf.reduce_max(logits, 1, keepdims=True)
-                likelihood = tf.exp(logits - top)
-                total = tf.reduce_sum(likelihood, 1, keepdims=True)
-                entropy = (
-                    tf.log(total)
-                    + top
-                    - tf.reduce_sum(logits * target[s], 1, keepdims=True)
-                )
-                loss += tf.reduce_mean(entropy, [1, 2]) / training.T
-                error = (likelihood / total - target[s]) / n
+                entropy, error = _cross_entropy(logits, target[s])
+                loss += entropy / training.T
+                # The errors of all candidates at once: no parameter is shared, so
+                # each has its own gradient.
                 grad, *grads_rest = tf.gradients(logits, [pre[s], *rest], grad_ys=error)
                 grads.append(rate * grad)
                 rest = [
@@ -525,6 +527,11 @@ class PathNet:
             tf.reshape(bias, [B, N, F]),
         )
         return correct, loss, {"first": first, "later": later_trained, "head": head}
+
+    def _scale(self, images):
+        """Bytes as inputs of the grid: float32 in [0, 1], or in [-0.5, 0.5] if centred."""
+        pixels = tf.cast(images, tf.float32) / 255
+        return pixels - 0.5 if self.grid.centred else pixels
 
     def _fixed_first_layer(self, pixels, kernel, bias, gain):
         """What the frozen modules of layer 1 add, for all images: [blocks, c, filt, n].
@@ -585,7 +592,7 @@ class PathNet:
         grid = self.grid
         active = self.active_path[None]
         widest = tf.cast(tf.reduce_max(tf.reduce_sum(active, 2)), tf.int32)
-        x = tf.transpose(tf.cast(self.images, tf.float32) / 255)[None]
+        x = tf.transpose(self._scale(self.images))[None]
         for layer in range(grid.L):
             slots = _Slots(self, layer, active[:, layer], widest)
             skip_gain = slots.skip_gain if layer else None
@@ -606,20 +613,35 @@ class _Slots:
     """
 
     def __init__(self, net, layer, active, count):
-        on, self.index = tf.math.top_k(active, count)
-        self.kernel = tf.gather(net.kernels[layer], self.index)
-        self.bias = tf.gather(net.biases[layer], self.index)
         relu_gain, skip_gain = net.grid.gains()
-        self.relu_gain = on * tf.gather(
-            tf.constant(relu_gain[layer], tf.float32), self.index
-        )
-        self.skip_gain = on * tf.gather(
-            tf.constant(skip_gain[layer], tf.float32), self.index
-        )
+        with tf.name_scope(f"gather{layer + 1}"):
+            on, self.index = tf.math.top_k(active, count)
+            self.kernel = tf.gather(net.kernels[layer], self.index)
+            self.bias = tf.gather(net.biases[layer], self.index)
+            self.relu_gain = on * tf.gather(relu_gain[layer], self.index)
+            self.skip_gain = on * tf.gather(skip_gain[layer], self.index)
 
 
 def _variable(name, shape):
     return tf.get_variable(name, shape, initializer=tf.zeros_initializer())
+
+
+def _cross_entropy(logits, target):
+    """Softmax cross-entropy of a mini-batch, and its gradient.
+
+    Args:
+      logits: [B, classes, n]. target: one-hot [classes, n].
+    Returns:
+      (entropy, error): the mean over the n images [B], and its derivative by the
+      logits [B, classes, n], (softmax(logits) - target) / n.
+    """
+    n = logits.shape[2]
+    top = tf.reduce_max(logits, 1, keepdims=True)
+    likelihood = tf.exp(logits - top)
+    total = tf.reduce_sum(likelihood, 1, keepdims=True)
+    expected = tf.reduce_sum(logits * target, 1, keepdims=True)
+    entropy = tf.reduce_mean(tf.log(total) + top - expected, [1, 2])
+    return entropy, (likelihood / total - target) / int(n)
 
 
 def _aggregate(pre, relu_gain):

@@ -39,7 +39,7 @@ TEST_IMAGES = 2_000  # of the held-out images for that curve; the results use al
 IMAGE_EVERY = 25  # generations between two pictures of the population
 
 
-def define_flags(*, M, N, learning_rate, max_steps, stop_accuracy):
+def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_accuracy):
     """The flags of a supervised script, with the defaults in which the scripts differ."""
     flags.DEFINE_integer("L", 3, "Layers of the grid.", lower_bound=1)
     flags.DEFINE_integer("M", M, "Modules a layer.", lower_bound=1)
@@ -54,6 +54,9 @@ def define_flags(*, M, N, learning_rate, max_steps, stop_accuracy):
         "Output of a layer: its active modules' sum over M, their sum, or their sum but "
         "over M in the last layer.",
     )
+    flags.DEFINE_bool(
+        "centred", centred, "Scale pixels to [-0.5, 0.5] instead of [0, 1]."
+    )
     flags.DEFINE_integer(
         "candi", 20, "Candidate paths in the population.", lower_bound=2
     )
@@ -63,7 +66,7 @@ def define_flags(*, M, N, learning_rate, max_steps, stop_accuracy):
     flags.DEFINE_float("learning_rate", learning_rate, "Of gradient descent.")
     flags.DEFINE_enum(
         "writeback",
-        "sum",
+        writeback,
         pathnet.WRITEBACKS,
         "Which changes persist after a tournament: the winner's, also the losers' in "
         "modules that no fitter candidate uses (merge), or the sum of all.",
@@ -212,6 +215,7 @@ class Experiment:
             classes=classes,
             tasks=len(tasks),
             aggregation=FLAGS.aggregation,
+            centred=FLAGS.centred,
         )
         training = pathnet.Training(
             B=FLAGS.B,
@@ -259,11 +263,8 @@ class Repeat:
           UserError: the task has fewer images than a generation needs.
         """
         net, seed, number = self._net, self.seed, len(self.outcomes)
-        grid, fixed_path, images_needed = (
-            net.grid,
-            self._fixed_path,
-            FLAGS.T * FLAGS.batch_num,
-        )
+        grid, fixed_path = net.grid, self._fixed_path
+        images_needed = FLAGS.T * FLAGS.batch_num
         if images_needed > len(task.train.labels):
             raise UserError(
                 f"flags --T={FLAGS.T} --batch_num={FLAGS.batch_num}: a generation needs "
