@@ -41,12 +41,27 @@ def _tell(function, argv):
         return function(argv)
     except (UserError, flags.Error) as error:
         _exit(error, 2)
+    except BrokenPipeError:
+        # Nobody reads the output any more: say nothing, not even at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if error.filename is None:
             raise
         _exit(f"{error.filename}: {error.strerror}", 2)
     except KeyboardInterrupt:
         _exit("interrupted", 130)
+
+
+def _hook(kind, error, traceback):
+    """Ctrl-C while a script still imports TensorFlow: a line, no traceback."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _hook
 
 
 def _exit(message, status):

@@ -1,8 +1,10 @@
 """Pictures of PathNet runs: best paths, an evolving population, generations needed.
 
-    python plotting.py logs/*/results.jsonl --out=figures/generations.png
+    python plotting.py logs/*/results.jsonl --generations=figures/generations.png
+    python plotting.py logs/*/results.jsonl --curves=figures/curves.png
 
-prints a table of all results and draws the generations that their tasks took.
+prints a table of all results and draws the generations that their tasks took, or how
+fitness grew over them.
 
 Pictures are drawn on matplotlib's Agg canvas directly and never through pyplot, so
 importing this module neither picks a backend nor changes any global state. Files are
@@ -64,6 +66,7 @@ GIF_HOLD_MS = 1800
 # Besides the exact ones. Far fewer than 256: colours that differ by less than can
 # be seen would only swell the file.
 GIF_COLOURS = 64
+CURVE_WINDOW = 10  # generations that a point of a learning curve is the mean of
 # Share of the population below which a connection is not drawn, for each module in a
 # layer: the wider the grid the more of them there are, to blur it and swell the file.
 CROWD_SHARE = 0.01
@@ -469,19 +472,102 @@ def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> No
     panels = generations_by_task(results)
     if not panels:
         raise ValueError("no results to plot")
-    columns = min(len(panels), 3)
-    rows = math.ceil(len(panels) / columns)
+    figure, grid = _panels(len(panels))
+    for axes, (name, groups) in zip(grid, panels.items()):
+        _draw_histograms(axes, name, groups)
+    _save_png(filename, figure)
+
+
+def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """Compares how tasks learn first and second, as a PNG file.
+
+    One panel a task name: the winner's fitness against generations, mean over repeats
+    with a band of one standard error, smoothed over `CURVE_WINDOW` generations. A
+    repeat that ended earlier counts with its last fitness.
+
+    Args:
+        filename: the picture; an existing file is replaced.
+        results: repeats as in results.jsonl; "second" is any place but first.
+
+    Raises:
+        ValueError: the results hold no task.
+        OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    curves: dict[str, tuple[list, list]] = {}
+    for result in results:
+        for place, task in enumerate(result["tasks"]):
+            curves.setdefault(task["name"], ([], []))[min(place, 1)].append(
+                task["curve"]
+            )
+    if not curves:
+        raise ValueError("no results to plot")
+    figure, panels = _panels(len(curves))
+    for axes, (name, groups) in zip(panels, curves.items()):
+        for place, (when, group) in enumerate(zip(("first", "second"), groups)):
+            if group:
+                label = f"learned {when}, n = {len(group)}"
+                _draw_curve(axes, *mean_curve(group), task_colour(place), label)
+        axes.set_title(name, loc="left", color=INK, weight="bold", fontsize=12)
+        axes.set_xlabel("generation", color=INK)
+        axes.set_ylabel("winner's training accuracy", color=INK)
+        axes.legend(frameon=False, labelcolor="linecolor", loc="lower right")
+        _quiet(axes)
+    _save_png(filename, figure)
+
+
+def mean_curve(
+    curves: Sequence[dict],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and standard error of fitness curves, smoothed.
+
+    Args:
+        curves: {"generation": [...], "fitness": [...]} each, generations ascending.
+
+    Returns:
+        (generations, mean, error), float arrays of one length; the error is 0 for a
+        single curve.
+    """
+    generations = np.unique(np.concatenate([curve["generation"] for curve in curves]))
+    smooth = []
+    for curve in curves:
+        fitness = np.interp(generations, curve["generation"], curve["fitness"])
+        window = np.ones(min(CURVE_WINDOW, len(fitness)))
+        # Near the ends the mean is over what lies within the window.
+        weight = np.convolve(np.ones(len(fitness)), window, "same")
+        smooth.append(np.convolve(fitness, window, "same") / weight)
+    n = len(curves)
+    error = np.std(smooth, axis=0, ddof=1) / np.sqrt(n) if n > 1 else 0 * smooth[0]
+    return generations.astype(float), np.mean(smooth, axis=0), error
+
+
+def _draw_curve(
+    axes: Axes,
+    generations: np.ndarray,
+    mean: np.ndarray,
+    error: np.ndarray,
+    colour: str,
+    label: str,
+) -> None:
+    """One mean curve with its band."""
+    axes.fill_between(
+        generations, mean - error, mean + error, color=colour, alpha=0.25, linewidth=0
+    )
+    axes.plot(generations, mean, color=colour, linewidth=1.8, label=label)
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels, at most three side by side."""
+    columns = min(count, 3)
+    rows = math.ceil(count / columns)
     figure = Figure(
         figsize=(max(4.6 * columns, 5), 3.7 * rows),
         facecolor=BACKGROUND,
         layout="constrained",
     )
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[len(panels) :]:
+    panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axes in panels[count:]:
         axes.set_axis_off()
-    for axes, (name, groups) in zip(grid, panels.items()):
-        _draw_histograms(axes, name, groups)
-    _save_png(filename, figure)
+    return figure, panels[:count]
 
 
 def _draw_histograms(
@@ -825,26 +911,30 @@ def _write_atomically(filename: str | os.PathLike, data: bytes) -> None:
 
 
 def main(filenames: Sequence[str]) -> None:
-    """Prints a table for each setting in the results files, and draws the picture."""
+    """Prints a table for each setting in the results files, and draws the pictures."""
     if not filenames:
         raise commandline.UserError("name one or more results.jsonl files")
     results = recorded.read(filenames)
     if not results:
         raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
     settings = recorded.by_setting(results)
-    if FLAGS.out and len(settings) > 1:
+    pictures = {plot_generations: FLAGS.generations, plot_curves: FLAGS.curves}
+    if any(pictures.values()) and len(settings) > 1:
         raise commandline.UserError(
-            f"flag --out: the files hold {len(settings)} settings "
-            f"({'; '.join(settings)}); name those of one"
+            f"a picture is of one setting and the files hold {len(settings)} "
+            f"({'; '.join(settings)}): name those of one"
         )
     for setting, group in settings.items():
         print(f"{setting}\n\n{recorded.table(group)}\n".lstrip())
-    if FLAGS.out:
-        plot_generations(FLAGS.out, results)
-        print(f"Picture: {FLAGS.out}")
+    for plot, filename in pictures.items():
+        if filename:
+            plot(filename, results)
 
 
 if __name__ == "__main__":
     FLAGS = flags.FLAGS
-    flags.DEFINE_string("out", None, "Picture of the generations to draw, a PNG file.")
+    flags.DEFINE_string(
+        "generations", None, "Histograms of generations to draw: a PNG."
+    )
+    flags.DEFINE_string("curves", None, "Learning curves to draw: a PNG file.")
     commandline.run(main, with_files=True)

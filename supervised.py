@@ -12,7 +12,7 @@ A script defines its tasks and says, top to bottom, what happens to them:
 
 import dataclasses
 import datetime
-import math
+import functools
 import os
 import sys
 import time
@@ -99,11 +99,12 @@ def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_acc
         "results.jsonl, or that line alone.",
     )
     flags.register_validator(
-        "learning_rate", lambda v: 0 < v < math.inf, "must be a positive number"
+        "learning_rate", lambda v: 0 < v < 1e6, "must be a positive number below 1e6"
     )
     flags.register_validator(
         "stop_accuracy", lambda v: 0 < v <= 1, "must lie in (0, 1]"
     )
+    flags.register_validator("log_dir", lambda v: v, "must name a folder")
     flags.register_multi_flags_validator(
         ["N", "M"],
         lambda f: f["N"] <= f["M"],
@@ -202,8 +203,7 @@ class Experiment:
           tasks: names of the tasks, in learning order.
 
         Raises:
-          UserError: the grid does not fit into memory.
-          OSError: the folder of the run cannot be made.
+          UserError: the grid or the population does not fit into memory.
         """
         self.name = name
         grid = pathnet.Grid(
@@ -225,10 +225,18 @@ class Experiment:
             writeback=FLAGS.writeback,
         )
         _check_memory(grid, training)
-        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        label = f"{name}__{'_'.join(tasks)}__seed{FLAGS.seed}__{now}"
-        self.folder = recording.new_folder(FLAGS.log_dir, label)
+        self._label = f"{name}__{'_'.join(tasks)}__seed{FLAGS.seed}"
         self.net = pathnet.PathNet(grid, training)
+
+    @functools.cached_property
+    def folder(self):
+        """The folder of the run, made when it is first asked for.
+
+        Raises:
+          OSError: it cannot be made.
+        """
+        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        return recording.new_folder(FLAGS.log_dir, f"{self._label}__{now}")
 
     def repeats(self):
         """Yields a Repeat for each seed."""
@@ -247,11 +255,6 @@ class Repeat:
         grid = self._net.grid
         self._fixed_path = np.zeros([grid.L, grid.M], np.float32)
         self._trail = None
-        if FLAGS.record == "all":
-            folder = experiment.folder
-            if FLAGS.runs > 1:
-                folder = os.path.join(folder, f"seed_{seed}")
-            self._trail = Trail(folder, self._net)
 
     def learn(self, task):
         """Tournaments between paths until a winner is good enough (section 2.2).
@@ -261,6 +264,7 @@ class Repeat:
 
         Raises:
           UserError: the task has fewer images than a generation needs.
+          OSError: the folder of the run cannot be made.
         """
         net, seed, number = self._net, self.seed, len(self.outcomes)
         grid, fixed_path = net.grid, self._fixed_path
@@ -270,6 +274,11 @@ class Repeat:
                 f"flags --T={FLAGS.T} --batch_num={FLAGS.batch_num}: a generation needs "
                 f"{images_needed} images and {task.title} has {len(task.train.labels)}"
             )
+        folder = self._experiment.folder
+        if FLAGS.record == "all" and not self._trail:
+            if FLAGS.runs > 1:
+                folder = os.path.join(folder, f"seed_{seed}")
+            self._trail = Trail(folder, net)
         started = time.monotonic()
         net.initialize(seed, number, fixed_path)
         population = pathnet.random_paths(
@@ -502,16 +511,19 @@ def _as_markdown(values):
 
 
 def _check_memory(grid, training):
-    """Refuses a grid that the machine cannot hold, before TensorFlow tries."""
+    """Refuses what the machine cannot hold, before anything tries."""
     first = grid.filt * grid.inputs
     rest = (grid.L - 1) * grid.filt * grid.filt
     # Three copies at once when parameters are drawn, and what is gathered and trained.
     floats = 3 * grid.M * (first + rest) + 4 * training.B * grid.N * first
-    needed = 4 * floats + training.T * training.batch_num * grid.inputs * 5
+    images = training.T * training.batch_num * grid.inputs
+    paths = 24 * FLAGS.candi * grid.L * grid.M + 16 * FLAGS.candi**2
+    needed = 4 * floats + 5 * images + paths
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > available:
         raise UserError(
             f"flags --L={grid.L} --M={grid.M} --filt={grid.filt} --B={training.B} "
-            f"--T={training.T} --batch_num={training.batch_num}: needs {needed / 2**30:.1f} "
-            f"GiB of memory and this machine has {available / 2**30:.1f} GiB; make them smaller"
+            f"--T={training.T} --batch_num={training.batch_num} --candi={FLAGS.candi}: "
+            f"needs {needed / 2**30:.1f} GiB of memory and this machine has "
+            f"{available / 2**30:.1f} GiB; make them smaller"
         )

@@ -582,3 +582,57 @@ def test_drawing_leaves_pyplot_and_tensorflow_alone(tmp_path):
     folder = Path(plotting.__file__).parent
     subprocess.run([sys.executable, "-c", code, target], check=True, cwd=folder)
     assert target.exists()
+
+
+def test_mean_curve_is_the_plain_mean_of_flat_curves():
+    curves = [
+        {"generation": [1, 2, 3], "fitness": [0.4, 0.4, 0.4]},
+        {"generation": [1, 2, 3], "fitness": [0.6, 0.6, 0.6]},
+    ]
+    generations, mean, error = plotting.mean_curve(curves)
+    assert generations.tolist() == [1, 2, 3]
+    assert mean == pytest.approx([0.5] * 3)
+    assert error == pytest.approx([0.1] * 3)
+
+
+def test_mean_curve_goes_on_with_the_last_fitness():
+    curves = [
+        {"generation": [1], "fitness": [0.8]},
+        {"generation": list(range(1, 101)), "fitness": [0.2] * 100},
+    ]
+    generations, mean, _ = plotting.mean_curve(curves)
+    assert len(generations) == 100
+    assert mean == pytest.approx([0.5] * 100)
+
+
+def test_mean_curve_smooths_over_the_window():
+    spike = [0.0] * 100
+    spike[50] = 1.0
+    curve = {"generation": list(range(100)), "fitness": spike}
+    _, mean, error = plotting.mean_curve([curve])
+    assert mean.max() == pytest.approx(1 / plotting.CURVE_WINDOW)
+    assert np.count_nonzero(mean > 1e-12) == plotting.CURVE_WINDOW
+    assert not error.any()
+
+
+def test_curves_picture_shows_first_and_second_in_their_colours(tmp_path):
+    def task(name, level):
+        steps = list(range(1, 60))
+        curve = {"generation": steps, "fitness": [level] * len(steps)}
+        return {"name": name, "curve": curve}
+
+    results = [
+        {"tasks": [task("one", 0.3), task("two", 0.9)]},
+        {"tasks": [task("two", 0.5), task("one", 0.6)]},
+    ]
+    path = tmp_path / "curves.png"
+    plotting.plot_curves(path, results)
+    pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
+    for place in (0, 1):
+        colour = plotting._rgb8(plotting.task_colour(place))
+        assert (pixels == colour).all(axis=1).sum() > 500
+
+
+def test_curves_of_nothing_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no results"):
+        plotting.plot_curves(tmp_path / "curves.png", [])
