@@ -16,7 +16,6 @@ import dataclasses
 import os
 import re
 import sys
-import tempfile
 
 import numpy as np
 
@@ -27,27 +26,40 @@ import numpy as np
 # Notes that the C++ side writes before its log level counts, and the search for a GPU
 # on a machine that has none. Every other line reaches the user.
 _START_UP_NOTE = re.compile(
-    r"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} |E\d{4} .*cuInit"
+    rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} |E\d{4} .*cuInit"
 )
 
 
 @contextlib.contextmanager
 def _without_start_up_notes():
-    """Holds back file descriptor 2 and passes on what is no start-up note."""
+    """Passes on what is written to file descriptor 2, but for start-up notes.
+
+    A process of its own does, so that the last words of one that dies are told, too.
+    """
+    if sys.stderr is None:
+        yield
+        return
     sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile("w+", errors="replace") as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            held.seek(0)
-            for line in held:
+    read_end, write_end = os.pipe()
+    reader = os.fork()
+    if reader == 0:
+        os.close(write_end)
+        with open(read_end, "rb") as lines:
+            for line in lines:
                 if not _START_UP_NOTE.match(line):
-                    sys.stderr.write(line)
+                    os.write(2, line)
+        os._exit(0)
+    os.close(read_end)
+    terminal = os.dup(2)
+    os.dup2(write_end, 2)
+    os.close(write_end)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.waitpid(reader, 0)
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -567,23 +579,27 @@ class PathNet:
             fittest = tf.one_hot(tf.argmax(priority, 0), B, axis=0)
             credit, head_credit = trainable * fittest, winner
 
+        def credited(weight, old, new):
+            """The change where weight is 1, and 0, not 0 * NaN, where it is 0."""
+            while len(weight.shape) < len(old.shape):
+                weight = weight[..., None]
+            return tf.where_v2(weight > 0, new - old, tf.zeros_like(old))
+
         writes = []
         layers = zip(
             [before["first"], *before["later"]], [after["first"], *after["later"]]
         )
         for layer, (old, new) in enumerate(layers):
-            weight = tf.gather(credit[:, layer], slots[layer].index, batch_dims=1)
+            index = slots[layer].index
+            weight = tf.gather(credit[:, layer], index, batch_dims=1)
             for variable, a, b in zip(
                 (self.kernels[layer], self.biases[layer]), old, new
             ):
-                weight = tf.reshape(weight, [B, -1] + [1] * (len(a.shape) - 2))
-                writes.append(
-                    tf.scatter_add(variable, slots[layer].index, weight * (b - a))
-                )
+                writes.append(tf.scatter_add(variable, index, credited(weight, a, b)))
         for variable, a, b in zip(
             (self.head_kernel, self.head_bias), before["head"], after["head"]
         ):
-            change = tf.tensordot(head_credit, b - a, 1)
+            change = tf.reduce_sum(credited(head_credit, a, b), 0)
             writes.append(tf.scatter_add(variable, self.task, change))
         return tf.group(*writes)
 

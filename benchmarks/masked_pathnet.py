@@ -12,9 +12,13 @@ from pathnet import tf
 
 
 class MaskedPathNet:
-    """The L x M grid; slow, and with nothing in it that is not in the paper."""
+    """The L x M grid; slow, and with nothing in it that is not in the paper.
 
-    def __init__(self, grid, training):
+    With `histograms` every step also merges histograms of all parameters, as scripts
+    that log them to TensorBoard do.
+    """
+
+    def __init__(self, grid, training, histograms=False):
         self.grid = grid
         self.training = training
         self.graph = tf.Graph()
@@ -23,6 +27,12 @@ class MaskedPathNet:
             self._build_parameters()
             self._build_network()
             self._build_step()
+            if histograms:
+                summaries = [
+                    tf.summary.histogram(name, value)
+                    for name, value in self._parameters.items()
+                ]
+                self._step += (tf.summary.merge(summaries),)
             initializer = tf.global_variables_initializer()
         self.graph.finalize()
         self.session = tf.Session(graph=self.graph)
@@ -62,7 +72,7 @@ class MaskedPathNet:
           cross-entropy, both before the update.
         """
         feed = self._feed(geopath, fixed_path, images, labels, task)
-        correct, loss, _ = self.session.run(self._step, feed)
+        correct, loss, *_ = self.session.run(self._step, feed)
         return correct, loss
 
     def train(self, geopaths, images, labels, task, fixed_path):
@@ -152,7 +162,7 @@ class MaskedPathNet:
         active = tf.maximum(self.geopath, self.fixed_path)
         x = tf.cast(self.images, tf.float32) / 255
         if grid.centred:
-            x = 2 * x - 1
+            x -= 0.5
         for layer in range(grid.L):
             outputs = [
                 active[layer, module] * self._module(layer, module, x)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 # Before numpy: one thread, and no tuning of its matrix products left over from a shell.
@@ -109,7 +110,8 @@ def compare_generation(name):
     ours = Generations(shape)
     generation, *bound = medians([ours, *bounds(shape)])
     masked = Generations(shape, network=MaskedPathNet)
-    again, slow = medians([ours, masked], rounds=3, calls=1)
+    logging = Generations(shape, network=partial(MaskedPathNet, histograms=True))
+    again, *slow = medians([ours, masked, logging], rounds=3, calls=1)
     print(f"\n### {name}: one generation, B=2, T=50, batch 16, one thread\n")
     print("| what | seconds | ratio |\n| --- | --- | --- |")
     print(f"| ours | {generation:.4f} | 1 |")
@@ -117,10 +119,11 @@ def compare_generation(name):
         f"| bound: layer 1's products alone, numpy | {min(bound):.4f} | "
         f"ours takes {generation / min(bound):.2f}x the bound |"
     )
-    print(
-        f"| all M modules masked, a session.run a mini-batch | {slow:.3f} | "
-        f"ours is {slow / again:.0f}x as fast |"
-    )
+    for label, seconds in zip(("", ", with histograms of the parameters"), slow):
+        print(
+            f"| all M modules masked, a session.run a mini-batch{label} | "
+            f"{seconds:.3f} | ours is {seconds / again:.0f}x as fast |"
+        )
 
 
 def compare_shapes(title, variants):
@@ -169,7 +172,7 @@ def import_and_graph(name):
     """Seconds until the script could train: import, graph, first parameters."""
     code = (
         "import time; start = time.perf_counter()\n"
-        f"import supervised, pathnet, numpy as np\n"
+        "import supervised, pathnet, numpy as np\n"
         f"grid = pathnet.Grid(**{SHAPES[name]})\n"
         "net = pathnet.PathNet(grid, pathnet.Training(2, 50, 16, 0.05))\n"
         "net.initialize(0, 0, np.zeros([grid.L, grid.M]))\n"
