@@ -906,6 +906,8 @@ def _write_atomically(filename: str | os.PathLike, data: bytes) -> None:
     try:
         temporary.write_bytes(data)
         os.replace(temporary, target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,16 +1,28 @@
 """What a run leaves on disk: a folder of its own with TensorBoard events and results."""
 
+import contextlib
+import errno
 import fcntl
 import io
 import itertools
 import json
 import os
 import platform
+import time
 
 import numpy as np
 from PIL import Image
 
 from pathnet import tf
+
+FLUSH_SECONDS = 5
+
+# What TensorFlow calls the failures of a file system.
+ERRNO = {
+    tf.errors.RESOURCE_EXHAUSTED: errno.ENOSPC,
+    tf.errors.PERMISSION_DENIED: errno.EACCES,
+    tf.errors.NOT_FOUND: errno.ENOENT,
+}
 
 
 def new_folder(log_dir, name):
@@ -43,7 +55,7 @@ def append_result(filename, result):
         size = os.fstat(file.fileno()).st_size
         try:
             if file.write(line) != len(line):
-                raise OSError(28, "No space left on device", filename)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
         except OSError as error:
             os.ftruncate(file.fileno(), size)
@@ -72,10 +84,24 @@ def is_logged(step):
 
 
 class Events:
-    """TensorBoard events of one run (or repeat), in a folder."""
+    """TensorBoard events of one run (or repeat), in a folder.
+
+    An events file is a TFRecord file; written as such, and not by a thread behind the
+    scenes, so that a full disk is known when it happens. All methods raise OSError, with
+    the file's name, if something cannot be written.
+    """
 
     def __init__(self, folder, graph=None):
-        self._writer = tf.summary.FileWriter(folder, graph, flush_secs=10)
+        os.makedirs(folder, exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time())}.{platform.node()}"
+        self._filename = os.path.join(folder, name)
+        self._flushed = time.monotonic()
+        with self._errors_as_os_error():
+            self._records = tf.io.TFRecordWriter(self._filename)
+        self._write(tf.Event(file_version="brain.Event:2"))
+        if graph is not None:
+            definition = graph.as_graph_def(add_shapes=True)
+            self._write(tf.Event(graph_def=definition.SerializeToString()))
 
     def scalars(self, step, values):
         """Values by tag, at a step."""
@@ -105,8 +131,26 @@ class Events:
         self._add(0, [{"tag": tag, "metadata": metadata, "tensor": tensor}])
 
     def close(self):
-        self._writer.close()
+        with self._errors_as_os_error():
+            self._records.close()
 
     def _add(self, step, values):
         summary = tf.Summary(value=[tf.Summary.Value(**value) for value in values])
-        self._writer.add_summary(summary, step)
+        self._write(tf.Event(step=step, summary=summary))
+
+    def _write(self, event):
+        event.wall_time = time.time()
+        with self._errors_as_os_error():
+            self._records.write(event.SerializeToString())
+            # Often enough to be watched as it grows.
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self._records.flush()
+                self._flushed = time.monotonic()
+
+    @contextlib.contextmanager
+    def _errors_as_os_error(self):
+        try:
+            yield
+        except tf.errors.OpError as error:
+            code = ERRNO.get(error.error_code, errno.EIO)
+            raise OSError(code, os.strerror(code), self._filename) from error
