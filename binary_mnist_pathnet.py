@@ -60,13 +60,15 @@ def make_task(dataset, number, digits, seed):
 def main():
     if FLAGS.fake_data:
         rng = supervised.random_stream(FLAGS.seed, supervised.FAKE_DATA, 0)
-        dataset = datasets.fake(784, 10, 10_000, 1_000, rng)
+        dataset = datasets.fake(28 * 28, 10, 10_000, 1_000, rng)
     else:
         dataset = datasets.load_mnist(FLAGS.data_dir)
     pairs = [(FLAGS.a1, FLAGS.a2), (FLAGS.b1, FLAGS.b2)]
     names = [f"{first}v{second}" for first, second in pairs]
 
-    experiment = supervised.Experiment("binary_mnist", 784, 2, names)
+    images = min(len(datasets.two_classes(dataset.train, *p).labels) for p in pairs)
+
+    experiment = supervised.Experiment("binary_mnist", 28 * 28, 2, names, images)
     for repeat in experiment.repeats():
         for number, digits in enumerate(pairs):
             # Tournaments between paths, until a winner is good enough.

@@ -48,7 +48,9 @@ def main():
         dataset = load(name)
         tasks.append(supervised.Task(name, titles[name], dataset.train, dataset.test))
 
-    experiment = supervised.Experiment("cifar_svhn", 32 * 32 * 3, 10, names)
+    images = min(len(task.train.labels) for task in tasks)
+
+    experiment = supervised.Experiment("cifar_svhn", 32 * 32 * 3, 10, names, images)
     for repeat in experiment.repeats():
         for task in tasks:
             # Tournaments between paths, for max_steps generations.

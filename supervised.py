@@ -2,17 +2,16 @@
 
 A script defines its tasks and says, top to bottom, what happens to them:
 
-    with supervised.Experiment("name", classes=2, tasks=[...], ...) as experiment:
-        for repeat in experiment.repeats():
-            for task in tasks:
-                repeat.learn(task)   # tournaments until a winner is good enough
-                repeat.freeze()      # its path; everything else starts again
-            repeat.finish(...)       # one line, one object in results.jsonl
+    experiment = supervised.Experiment(...)   # the grid, built once
+    for repeat in experiment.repeats():       # a seed each
+        for task in tasks:
+            repeat.learn(task)                # tournaments until a winner is good enough
+            repeat.freeze()                   # its path; everything else starts again
+        repeat.finish("...")                  # results and pictures, the last line
 """
 
 import dataclasses
 import datetime
-import functools
 import os
 import sys
 import time
@@ -194,16 +193,19 @@ class Outcome:
 class Experiment:
     """One call of a script: the grid, built once, and the folder of the run."""
 
-    def __init__(self, name, inputs, classes, tasks):
+    def __init__(self, name, inputs, classes, tasks, images):
         """Builds the grid as the flags say.
 
         Args:
           name: of the script, in file names and results.
           inputs: pixels of an image. classes: of each task.
           tasks: names of the tasks, in learning order.
+          images: size of the smallest training set.
 
         Raises:
-          UserError: the grid or the population does not fit into memory.
+          UserError: a task has fewer images than a generation needs, or the grid or the
+            population does not fit into memory.
+          OSError: the folder of the run cannot be made.
         """
         self.name = name
         grid = pathnet.Grid(
@@ -225,18 +227,11 @@ class Experiment:
             writeback=FLAGS.writeback,
         )
         _check_memory(grid, training)
-        self._label = f"{name}__{'_'.join(tasks)}__seed{FLAGS.seed}"
-        self.net = pathnet.PathNet(grid, training)
-
-    @functools.cached_property
-    def folder(self):
-        """The folder of the run, made when it is first asked for.
-
-        Raises:
-          OSError: it cannot be made.
-        """
+        _check_images(training, images)
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        return recording.new_folder(FLAGS.log_dir, f"{self._label}__{now}")
+        label = f"{name}__{'_'.join(tasks)}__seed{FLAGS.seed}__{now}"
+        self.folder = recording.new_folder(FLAGS.log_dir, label)
+        self.net = pathnet.PathNet(grid, training)
 
     def repeats(self):
         """Yields a Repeat for each seed."""
@@ -255,6 +250,11 @@ class Repeat:
         grid = self._net.grid
         self._fixed_path = np.zeros([grid.L, grid.M], np.float32)
         self._trail = None
+        if FLAGS.record == "all":
+            folder = experiment.folder
+            if FLAGS.runs > 1:
+                folder = os.path.join(folder, f"seed_{seed}")
+            self._trail = Trail(folder, self._net)
 
     def learn(self, task):
         """Tournaments between paths until a winner is good enough (section 2.2).
@@ -263,22 +263,10 @@ class Repeat:
         population; gives up after max_steps generations, with the last winner.
 
         Raises:
-          UserError: the task has fewer images than a generation needs.
-          OSError: the folder of the run cannot be made.
+          OSError: the events cannot be written.
         """
         net, seed, number = self._net, self.seed, len(self.outcomes)
         grid, fixed_path = net.grid, self._fixed_path
-        images_needed = FLAGS.T * FLAGS.batch_num
-        if images_needed > len(task.train.labels):
-            raise UserError(
-                f"flags --T={FLAGS.T} --batch_num={FLAGS.batch_num}: a generation needs "
-                f"{images_needed} images and {task.title} has {len(task.train.labels)}"
-            )
-        folder = self._experiment.folder
-        if FLAGS.record == "all" and not self._trail:
-            if FLAGS.runs > 1:
-                folder = os.path.join(folder, f"seed_{seed}")
-            self._trail = Trail(folder, net)
         started = time.monotonic()
         net.initialize(seed, number, fixed_path)
         population = pathnet.random_paths(
@@ -291,7 +279,9 @@ class Repeat:
             drawn = pathnet.draw_candidates(rng, FLAGS.candi, FLAGS.B)
             paths = population[drawn]
             geopaths = pathnet.to_geopath(paths, grid.M)
-            batches = rng.choice(len(task.train.labels), images_needed, replace=False)
+            batches = rng.choice(
+                len(task.train.labels), FLAGS.T * FLAGS.batch_num, replace=False
+            )
             fitness, loss = net.train(
                 geopaths,
                 task.train.images[batches],
@@ -508,6 +498,15 @@ def _flag_values():
 def _as_markdown(values):
     rows = [f"| {name} | {value} |" for name, value in values.items()]
     return "\n".join(["| flag | value |", "| --- | --- |", *rows])
+
+
+def _check_images(training, images):
+    needed = training.T * training.batch_num
+    if needed > images:
+        raise UserError(
+            f"flags --T={training.T} --batch_num={training.batch_num}: a generation needs "
+            f"{needed} different images and a task has {images}"
+        )
 
 
 def _check_memory(grid, training):

@@ -34,6 +34,8 @@ class Finished:
 class Scripts:
     """Runs the project's scripts with an empty home folder; `cwd` is theirs."""
 
+    root = ROOT
+
     def __init__(self, new_folder, server):
         self._new_folder = new_folder
         self._server = server
