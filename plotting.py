@@ -510,7 +510,7 @@ def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
         axes.set_title(name, loc="left", color=INK, weight="bold", fontsize=12)
         axes.set_xlabel("generation", color=INK)
         axes.set_ylabel("winner's training accuracy", color=INK)
-        axes.legend(frameon=False, labelcolor="linecolor", loc="lower right")
+        axes.legend(frameon=False, labelcolor="linecolor", loc="best")
         _quiet(axes)
     _save_png(filename, figure)
 
@@ -556,8 +556,8 @@ def _draw_curve(
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels, at most three side by side."""
-    columns = min(count, 3)
+    """A figure with `count` panels, about as many rows as columns."""
+    columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     figure = Figure(
         figsize=(max(4.6 * columns, 5), 3.7 * rows),
@@ -927,7 +927,7 @@ def main(filenames: Sequence[str]) -> None:
             f"({'; '.join(settings)}): name those of one"
         )
     for setting, group in settings.items():
-        print(f"{setting}\n\n{recorded.table(group)}\n".lstrip())
+        print(f"{setting}\n\n{recorded.table(group, FLAGS.level)}\n".lstrip())
     for plot, filename in pictures.items():
         if filename:
             plot(filename, results)
@@ -939,4 +939,7 @@ if __name__ == "__main__":
         "generations", None, "Histograms of generations to draw: a PNG."
     )
     flags.DEFINE_string("curves", None, "Learning curves to draw: a PNG file.")
+    flags.DEFINE_float(
+        "level", None, "Count generations up to this training accuracy.", 0, 1
+    )
     commandline.run(main, with_files=True)

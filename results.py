@@ -71,12 +71,29 @@ def mean_and_error(values):
     return mean, error
 
 
-def table(results):
+def generations_to(curve, level, window=10):
+    """The generation at which the mean of the last `window` winners reached a level.
+
+    Args:
+      curve: {"generation": [...], "fitness": [...]}, as in results.jsonl.
+    Returns:
+      int, or None if that never happened.
+    """
+    fitness = np.array(curve["fitness"])
+    if len(fitness) < window:
+        return None
+    means = np.convolve(fitness, np.ones(window) / window, "valid")
+    reached = np.flatnonzero(means >= level)
+    return curve["generation"][reached[0] + window - 1] if len(reached) else None
+
+
+def table(results, level=None):
     """A Markdown table: each task, learned first and after each other task.
 
     Columns: repeats; generations, training accuracy of the last winner and held-out
-    accuracy as mean ± standard error; the speedup is generations learned first divided
-    by generations learned after another task.
+    accuracy as mean ± standard error. With a `level` of fitness, generations are those
+    that it took to reach it, and repeats those that did, of all. The speedup is
+    generations learned first divided by generations learned after another task.
     """
     groups = {}
     for result in results:
@@ -84,21 +101,21 @@ def table(results):
         for task in result["tasks"]:
             groups.setdefault((task["name"], before), []).append(task)
             before = task["name"]
+    needed = {key: _generations(tasks, level) for key, tasks in groups.items()}
+    what = "generations" if level is None else f"generations to {100 * level:g} %"
     rows = [
-        "| task | learned | repeats | generations | speedup | training % | held-out % |",
+        f"| task | learned | repeats | {what} | speedup | training % | held-out % |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, before in sorted(groups, key=lambda key: (key[0], key[1] or "")):
-        tasks = groups[name, before]
-        generations = [task["generations"] for task in tasks]
+        tasks, generations = groups[name, before], needed[name, before]
         speedup = ""
-        if before is not None and (name, None) in groups:
-            first = [task["generations"] for task in groups[name, None]]
-            speedup = f"{np.mean(first) / np.mean(generations):.2f}"
+        if before is not None and generations and needed.get((name, None)):
+            speedup = f"{np.mean(needed[name, None]) / np.mean(generations):.2f}"
         cells = [
             name,
             "first" if before is None else f"after {before}",
-            str(len(tasks)),
+            str(len(tasks)) if level is None else f"{len(generations)} of {len(tasks)}",
             _spread(generations, 1),
             speedup,
             _spread([100 * task["fitness"] for task in tasks], 2),
@@ -108,7 +125,17 @@ def table(results):
     return "\n".join(rows)
 
 
+def _generations(tasks, level):
+    """Generations of the tasks, or of those that reached the level, until they did."""
+    if level is None:
+        return [task["generations"] for task in tasks]
+    reached = [generations_to(task["curve"], level) for task in tasks]
+    return [generation for generation in reached if generation is not None]
+
+
 def _spread(values, digits):
+    if not values:
+        return ""
     mean, error = mean_and_error(values)
     return f"{mean:.{digits}f}" + (
         f" ± {error:.{digits}f}" if np.isfinite(error) else ""

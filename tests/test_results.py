@@ -91,3 +91,23 @@ def test_table_compares_first_with_later():
         "| b | first | 1 | 90.0 |  | 99.00 | 95.00 |",
         "| b | after a | 2 | 30.0 ± 10.0 | 3.00 | 99.00 ± 0.00 | 95.00 ± 0.00 |",
     ]
+
+
+def curve(*fitness):
+    return {"generation": list(range(1, len(fitness) + 1)), "fitness": list(fitness)}
+
+
+def test_generations_to_a_level_is_of_the_mean_of_the_last_winners():
+    assert results.generations_to(curve(0, 1, 0, 1, 1), 0.6, window=3) == 4
+    assert results.generations_to(curve(0, 1, 0, 1, 0), 0.7, window=3) is None
+    assert results.generations_to(curve(1, 1), 0.1, window=10) is None
+
+
+def test_table_to_a_level_counts_the_repeats_that_reached_it():
+    runs = [repeat("a", "b", (100, 100)) for _ in range(2)]
+    for run, tenths in zip(runs, (20, 1000)):
+        for task, steps in zip(run["tasks"], (tenths, 10)):
+            task["curve"] = curve(*np.minimum(np.arange(100) / steps, 1))
+    first, later = results.table(runs, 0.5).splitlines()[2:]
+    assert first.split(" | ")[2:5] == ["1 of 2", "16.0", ""]
+    assert later.split(" | ")[2:5] == ["2 of 2", "11.0 ± 0.0", ""]
