@@ -1,11 +1,9 @@
-"""What a run leaves on disk: a folder of its own with TensorBoard events and results."""
+"""What a run leaves on disk: a folder of its own, with TensorBoard events."""
 
 import contextlib
 import errno
-import fcntl
 import io
 import itertools
-import json
 import os
 import platform
 import time
@@ -39,27 +37,6 @@ def new_folder(log_dir, name):
             return folder
         except FileExistsError:
             continue
-
-
-def append_result(filename, result):
-    """Appends one object to a results.jsonl file: the whole line or none of it.
-
-    Safe against other processes that append to the same file, and against a full disk.
-
-    Raises:
-      OSError: the line could not be written; the file is as it was.
-    """
-    line = (json.dumps(result) + "\n").encode()
-    with open(filename, "ab", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        size = os.fstat(file.fileno()).st_size
-        try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file.fileno())
-        except OSError as error:
-            os.ftruncate(file.fileno(), size)
-            raise OSError(error.errno, error.strerror, filename) from error
 
 
 def versions():

@@ -1,6 +1,9 @@
-"""results.jsonl: reading the files of many runs, and the table made of them."""
+"""results.jsonl: appending to it, reading those of many runs, the table made of them."""
 
+import errno
+import fcntl
 import json
+import os
 
 import numpy as np
 
@@ -15,6 +18,27 @@ NO_SETTING |= {
     "b2",
     "cifar_first",
 }  # what is learned, and in which order
+
+
+def append(filename, result):
+    """Appends one object to a results.jsonl file: the whole line or none of it.
+
+    Safe against other processes that append to the same file, and against a full disk.
+
+    Raises:
+      OSError: the line could not be written; the file is as it was.
+    """
+    line = (json.dumps(result) + "\n").encode()
+    with open(filename, "ab", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        size = os.fstat(file.fileno()).st_size
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError as error:
+            os.ftruncate(file.fileno(), size)
+            raise OSError(error.errno, error.strerror, filename) from error
 
 
 def read(filenames):

@@ -24,6 +24,7 @@ import datasets
 import pathnet
 import plotting
 import recording
+import results
 from commandline import UserError
 
 FLAGS = flags.FLAGS
@@ -337,9 +338,7 @@ class Repeat:
             )
             for number, o in enumerate(self.outcomes)
         ]
-        recording.append_result(
-            os.path.join(folder, "results.jsonl"), self._result(retention)
-        )
+        results.append(os.path.join(folder, "results.jsonl"), self._result(retention))
         if self._trail:
             self._trail.close(self.outcomes)
         if FLAGS.runs == 1:

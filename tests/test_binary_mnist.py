@@ -567,7 +567,7 @@ BAD_FLAGS = {
     "--filt=1000000": ["--filt=1000000", "GiB", "smaller"],
     "--M=100000000": ["--M=100000000", "GiB", "smaller"],
     "--candi=1000000000000": ["candi"],
-    "--T=1000": ["--T=1000", "--batch_num=16", "16000 images"],
+    "--T=1000": ["--T=1000", "--batch_num=16", "16000 different images"],
 }
 
 

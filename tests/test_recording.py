@@ -2,17 +2,13 @@
 
 import io
 import json
-import os
-import resource
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Barrier
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -21,20 +17,6 @@ import recording
 from pathnet import tf
 
 ROOT = Path(recording.__file__).parent
-
-# recording.py in a process that need not wait for TensorFlow.
-WITHOUT_TENSORFLOW = """
-import sys, types
-sys.modules["pathnet"] = types.SimpleNamespace(tf=None)
-import recording
-"""
-
-
-def start_python(code, *args, **popen):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-c", WITHOUT_TENSORFLOW + code, *map(str, args)]
-    return subprocess.Popen(command, cwd=ROOT, **pipes, **popen)
-
 
 # ---- Folders ----
 
@@ -75,141 +57,6 @@ def test_a_log_dir_that_cannot_be_is_named(tmp_path, log_dir):
     with pytest.raises(OSError) as caught:
         recording.new_folder(str(tmp_path / log_dir), "run")
     assert caught.value.filename.startswith(str(tmp_path / "file"))
-
-
-# ---- results.jsonl ----
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
-    max_leaves=10,
-)
-
-
-@settings(deadline=None, max_examples=30)
-@given(results=st.lists(st.dictionaries(st.text(), json_values), max_size=4))
-def test_results_are_one_line_each(tmp_path_factory, results):
-    """Also if they contain line breaks of any kind."""
-    filename = tmp_path_factory.mktemp("results") / "results.jsonl"
-    for result in results:
-        recording.append_result(str(filename), result)
-    content = filename.read_text() if results else ""
-    assert content.count("\n") == len(results)
-    assert [json.loads(line) for line in content.split("\n")[:-1]] == results
-
-
-def test_appends_of_several_processes_keep_all_lines_whole(tmp_path):
-    filename = tmp_path / "results.jsonl"
-    processes, lines, size = 4, 25, 200_000
-    code = f"""
-print("ready", flush=True)
-sys.stdin.readline()
-for line in range({lines}):
-    filler = [sys.argv[2] * {size}]
-    recording.append_result(sys.argv[1], [int(sys.argv[2]), line, filler])
-"""
-    running = [
-        start_python(code, filename, number, stdin=subprocess.PIPE)
-        for number in range(processes)
-    ]
-    for process in running:
-        assert process.stdout.readline() == "ready\n"
-    for process in running:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in running:
-        assert process.communicate(timeout=120)[1] == ""
-    found = [json.loads(line) for line in filename.read_text().splitlines()]
-    assert [len(filler[0]) for _, _, filler in found] == [size] * processes * lines
-    assert sorted(line[:2] for line in found) == [
-        [number, line] for number in range(processes) for line in range(lines)
-    ]
-
-
-@pytest.mark.parametrize("room", [0, 1, 5_000])
-def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, room):
-    """The disk is full before the line, after its first byte, or half way."""
-    filename = tmp_path / "results.jsonl"
-    recording.append_result(str(filename), {"first": 1})
-    before = filename.read_bytes()
-    code = """
-try:
-    recording.append_result(sys.argv[1], ["x" * 10_000])
-except OSError as error:
-    print(error.filename, error.strerror, sep="|")
-"""
-    limit = len(before) + room
-    stdout, stderr = start_python(
-        code,
-        filename,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    ).communicate(timeout=60)
-    assert stderr == ""
-    name, reason = stdout.strip().split("|")
-    assert name == str(filename) and reason
-    assert filename.read_bytes() == before
-    recording.append_result(str(filename), {"second": 2})
-    assert filename.read_bytes() == before + b'{"second": 2}\n'
-
-
-def test_a_flush_that_fails_takes_the_line_back(tmp_path, monkeypatch):
-    """As on a network file system, which tells only then that the disk is full."""
-    filename = tmp_path / "results.jsonl"
-    recording.append_result(str(filename), {"first": 1})
-    before = filename.read_bytes()
-
-    def full(descriptor):
-        assert os.fstat(descriptor).st_size > len(before)
-        raise OSError(122, "Disk quota exceeded")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="quota") as caught:
-        recording.append_result(str(filename), {"second": 2})
-    assert caught.value.filename == str(filename)
-    assert filename.read_bytes() == before
-
-
-def test_taking_a_line_back_spares_that_of_another(tmp_path, monkeypatch):
-    """Someone else who appends in the meantime has to wait."""
-    filename = tmp_path / "results.jsonl"
-    recording.append_result(str(filename), {"first": 1})
-    before = filename.read_bytes()
-    flush = os.fsync
-    other = Thread(target=recording.append_result, args=(str(filename), {"other": 3}))
-
-    def full(_):
-        monkeypatch.setattr(os, "fsync", flush)
-        other.start()
-        other.join(timeout=0.5)  # it would be done by now if it did not wait
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        recording.append_result(str(filename), {"second": 2})
-    other.join()
-    assert filename.read_bytes() == before + b'{"other": 3}\n'
-
-
-def test_a_result_that_is_no_json_leaves_no_trace(tmp_path):
-    filename = tmp_path / "results.jsonl"
-    with pytest.raises(TypeError):
-        recording.append_result(str(filename), {"array": np.zeros(2)})
-    assert not filename.exists()
-
-
-def test_results_need_a_folder(tmp_path):
-    filename = str(tmp_path / "nowhere" / "results.jsonl")
-    with pytest.raises(FileNotFoundError) as caught:
-        recording.append_result(filename, {})
-    assert caught.value.filename == filename
-
-
-def test_versions_are_those_in_use():
-    versions = recording.versions()
-    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert versions["numpy"] == np.__version__
-    assert versions["tensorflow"] == tf.version.VERSION
-    json.dumps(versions)
 
 
 # ---- Curves ----
@@ -296,3 +143,11 @@ def test_the_graph_is_kept(written):
     read = written(lambda events: None, graph)
     definition = tf.GraphDef.FromString(read.Graph().SerializeToString())
     assert [node.name for node in definition.node] == ["of_this_graph"]
+
+
+def test_versions_are_those_in_use():
+    versions = recording.versions()
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert versions["numpy"] == np.__version__
+    assert versions["tensorflow"] == tf.version.VERSION
+    json.dumps(versions)
