@@ -45,34 +45,40 @@ supervised.define_flags(
 )
 
 
-def make_task(dataset, number, digits, seed):
-    """Two digits of the data set, with noise, as task `number` of a repeat."""
-    rng = supervised.random_stream(seed, supervised.NOISE, number)
-    splits = []
-    for split in (dataset.train, dataset.test):
-        pair = datasets.two_classes(split, *digits)
-        noisy = datasets.add_noise(pair.images, FLAGS.noise, rng)
-        splits.append(datasets.Split(noisy, pair.labels))
-    first, second = digits
-    return supervised.Task(f"{first}v{second}", f"{first} vs {second}", *splits)
-
-
-def main():
+def load(pairs):
+    """Training and test images of each pair of digits, as they are."""
     if FLAGS.fake_data:
         rng = supervised.random_stream(FLAGS.seed, supervised.FAKE_DATA, 0)
         dataset = datasets.fake(28 * 28, 10, 10_000, 1_000, rng)
     else:
         dataset = datasets.load_mnist(FLAGS.data_dir)
-    pairs = [(FLAGS.a1, FLAGS.a2), (FLAGS.b1, FLAGS.b2)]
-    names = [f"{first}v{second}" for first, second in pairs]
+    return [
+        [datasets.two_classes(split, *pair) for split in (dataset.train, dataset.test)]
+        for pair in pairs
+    ]
 
-    images = min(len(datasets.two_classes(dataset.train, *p).labels) for p in pairs)
+
+def make_task(pair, splits, rng):
+    """Two digits as a task, with the noise of one repeat."""
+    noisy = [
+        datasets.Split(datasets.add_noise(split.images, FLAGS.noise, rng), split.labels)
+        for split in splits
+    ]
+    return supervised.Task("{}v{}".format(*pair), "{} vs {}".format(*pair), *noisy)
+
+
+def main():
+    pairs = [(FLAGS.a1, FLAGS.a2), (FLAGS.b1, FLAGS.b2)]
+    names = ["{}v{}".format(*pair) for pair in pairs]
+    data = load(pairs)
+    images = min(len(train.labels) for train, _ in data)
 
     experiment = supervised.Experiment("binary_mnist", 28 * 28, 2, names, images)
     for repeat in experiment.repeats():
-        for number, digits in enumerate(pairs):
+        for number, (pair, splits) in enumerate(zip(pairs, data)):
+            rng = supervised.random_stream(repeat.seed, supervised.NOISE, number)
             # Tournaments between paths, until a winner is good enough.
-            repeat.learn(make_task(dataset, number, digits, repeat.seed))
+            repeat.learn(make_task(pair, splits, rng))
             # Its path is frozen and stays active; everything else starts again.
             repeat.freeze()
         one, two = (outcome.generations for outcome in repeat.outcomes)

@@ -19,7 +19,8 @@ from pathlib import Path
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(name, None)
-os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+ALL_CORES = os.sched_getaffinity(0)
+os.sched_setaffinity(0, {max(ALL_CORES)})
 
 import numpy as np  # noqa: E402
 import scipy.io  # noqa: E402
@@ -136,36 +137,50 @@ def compare_shapes(title, variants):
         print(f"| {label} | {value:.4f} | {value / seconds[0]:.2f} |")
 
 
-def run_process(command):
-    """Wall seconds, peak resident MB and output of a process."""
+# Runs a script and prints its peak RSS: the kernel's figure for a child starts from
+# that of this process.
+WITH_PEAK = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    status = open("/proc/self/status").read()
+    print(status.split("VmHWM:")[1].split()[0])
+"""
+
+
+def run_process(code, *args, cores=None):
+    """Wall seconds and output of Python code in a process of its own, on `cores`."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, output
-    return time.perf_counter() - start, usage.ru_maxrss / 1e3, output
+    process = subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=cores and (lambda: os.sched_setaffinity(0, cores)),
+    )
+    return time.perf_counter() - start, process.stdout
 
 
-def whole_process(name, runs, *options):
-    """The script with default flags, in a process of its own."""
+def whole_process(name, runs, *options, cores=None):
+    """The script with default flags, in a process of its own, on `cores`."""
     walls, peaks = [], []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(runs):
-            wall, peak, output = run_process(
-                [
-                    sys.executable,
-                    SCRIPTS[name],
-                    f"--log_dir={folder}",
-                    f"--seed={seed}",
-                    *options,
-                ]
-            )
+            flags = [f"--log_dir={folder}", f"--seed={seed}", *options]
+            wall, output = run_process(WITH_PEAK, SCRIPTS[name], *flags, cores=cores)
+            *_, last_line, peak = output.splitlines()
             walls.append(wall)
-            peaks.append(peak)
-    print(f"\n### {name}: whole process, both tasks, default flags, {runs} runs\n")
+            peaks.append(int(peak) / 1e3)
+    where = f"{len(cores or {0})} core" + "s" * (len(cores or {0}) > 1)
+    print(
+        f"\n### {name}: whole process, both tasks, default flags, {where}, {runs} runs\n"
+    )
     print(f"- wall: median {np.median(walls):.1f} s, longest {max(walls):.1f} s")
     print(f"- peak RSS: {max(peaks):.0f} MB")
-    print(f"- last line: {output.splitlines()[-1]}")
+    print(f"- last line: {last_line}")
 
 
 def import_and_graph(name):
@@ -178,7 +193,7 @@ def import_and_graph(name):
         "net.initialize(0, 0, np.zeros([grid.L, grid.M]))\n"
         "print(time.perf_counter() - start)"
     )
-    seconds = [float(run_process([sys.executable, "-c", code])[2]) for _ in range(5)]
+    seconds = [float(run_process(code, cores=ALL_CORES)[1]) for _ in range(5)]
     print(f"- of which import and graph: median {np.median(seconds):.1f} s")
 
 
@@ -226,7 +241,7 @@ def loading(folder):
         "kept = datasets.load_cifar10(sys.argv[1]), datasets.load_svhn(sys.argv[1])\n"
         "print(time.perf_counter() - start)"
     )
-    seconds = float(run_process([sys.executable, "-c", code, folder])[2])
+    seconds = float(run_process(code, folder)[1])
     print(
         f"- of which loading both data sets (full size, random pixels): {seconds:.1f} s"
     )
@@ -244,7 +259,7 @@ def mnist():
     compare_shapes("mnist: mini-batches", {
         f"T = {T}": Generations(shape, T=T) for T in (25, 50, 100)
     })  # fmt: skip
-    whole_process("mnist", 5)
+    whole_process("mnist", 5, cores=ALL_CORES)
     import_and_graph("mnist")
     endurance("mnist")
 
