@@ -595,7 +595,7 @@ def _draw_histograms(
             color=colour,
             fontsize=9.5,
         )
-    speedup = _speedup(*groups)
+    speedup = recorded.speedup(*groups)
     heading = name if speedup is None else f"{name}: speedup {speedup:.2f}×"
     axes.set_title(heading, loc="left", color=INK, weight="bold", fontsize=12, pad=42)
     axes.set_xlabel("generations", color=INK)
@@ -603,13 +603,6 @@ def _draw_histograms(
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator("auto", integer=True))
     _quiet(axes)
-
-
-def _speedup(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Mean of `first` over mean of `second`, None where there is no such ratio."""
-    if len(first) == 0 or len(second) == 0 or np.mean(second) == 0:
-        return None
-    return float(np.mean(first) / np.mean(second))
 
 
 class _Stage:

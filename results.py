@@ -9,15 +9,10 @@ import numpy as np
 
 from commandline import UserError
 
-# Flags that tell repeats of one setting apart, or say only where things lie.
+# Flags that tell repeats of one setting apart: where things lie, what is learned, and
+# in which order.
 NO_SETTING = {"seed", "runs", "data_dir", "log_dir", "record", "fake_data"}
-NO_SETTING |= {
-    "a1",
-    "a2",
-    "b1",
-    "b2",
-    "cifar_first",
-}  # what is learned, and in which order
+NO_SETTING |= {"a1", "a2", "b1", "b2", "cifar_first"}
 
 
 def append(filename, result):
@@ -95,6 +90,13 @@ def mean_and_error(values):
     return mean, error
 
 
+def speedup(first, second):
+    """Mean of `first` over mean of `second`; None where there is no such ratio."""
+    if len(first) == 0 or len(second) == 0 or np.mean(second) == 0:
+        return None
+    return float(np.mean(first) / np.mean(second))
+
+
 def generations_to(curve, level, window=10):
     """The generation at which the mean of the last `window` winners reached a level.
 
@@ -133,15 +135,15 @@ def table(results, level=None):
     ]
     for name, before in sorted(groups, key=lambda key: (key[0], key[1] or "")):
         tasks, generations = groups[name, before], needed[name, before]
-        speedup = ""
-        if before is not None and generations and needed.get((name, None)):
-            speedup = f"{np.mean(needed[name, None]) / np.mean(generations):.2f}"
+        ratio = None
+        if before is not None:
+            ratio = speedup(needed.get((name, None), []), generations)
         cells = [
             name,
             "first" if before is None else f"after {before}",
             str(len(tasks)) if level is None else f"{len(generations)} of {len(tasks)}",
             _spread(generations, 1),
-            speedup,
+            "" if ratio is None else f"{ratio:.2f}",
             _spread([100 * task["fitness"] for task in tasks], 2),
             _spread([100 * task["accuracy_test"] for task in tasks], 2),
         ]
