@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 from absl import app, flags
 
@@ -34,6 +35,16 @@ def run(main, with_files=False):
     app.run(
         lambda argv: _tell(call, argv), flags_parser=lambda argv: _tell(parse, argv)
     )
+
+
+def flag_values():
+    """The values of all flags of the script, by name."""
+    return {f.name: f.value for f in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
+
+
+def say(message):
+    """A line for whoever reads the log, with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 
 def _tell(function, argv):

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import io
-import itertools
 import os
 import platform
 import time
@@ -21,22 +20,6 @@ ERRNO = {
     tf.errors.PERMISSION_DENIED: errno.EACCES,
     tf.errors.NOT_FOUND: errno.ENOENT,
 }
-
-
-def new_folder(log_dir, name):
-    """Makes a folder that did not exist before: log_dir/name, else name-2, name-3 ...
-
-    Raises:
-      OSError: it cannot be made; names the folder.
-    """
-    os.makedirs(log_dir, exist_ok=True)
-    for number in itertools.count(1):
-        folder = os.path.join(log_dir, name if number == 1 else f"{name}-{number}")
-        try:
-            os.mkdir(folder)
-            return folder
-        except FileExistsError:
-            continue
 
 
 def versions():
@@ -131,3 +114,9 @@ class Events:
         except tf.errors.OpError as error:
             code = ERRNO.get(error.error_code, errno.EIO)
             raise OSError(code, os.strerror(code), self._filename) from error
+
+
+def as_markdown(values):
+    """Flags by name as a table for `Events.text`."""
+    rows = [f"| {name} | {value} |" for name, value in values.items()]
+    return "\n".join(["| flag | value |", "| --- | --- |", *rows])

@@ -20,7 +20,9 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+import commandline
 import datasets
+import folders
 import pathnet
 import plotting
 import recording
@@ -231,7 +233,7 @@ class Experiment:
         _check_images(training, images)
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         label = f"{name}__{'_'.join(tasks)}__seed{FLAGS.seed}__{now}"
-        self.folder = recording.new_folder(FLAGS.log_dir, label)
+        self.folder = folders.new(FLAGS.log_dir, label)
         self.net = pathnet.PathNet(grid, training)
 
     def repeats(self):
@@ -370,7 +372,7 @@ class Repeat:
         return {
             "script": self._experiment.name,
             "seed": self.seed,
-            "flags": _flag_values(),
+            "flags": commandline.flag_values(),
             "versions": recording.versions(),
             "tasks": tasks,
             "overlap": self.overlap(),
@@ -385,7 +387,7 @@ class Trail:
         self._folder = folder
         self._net = net
         self._events = recording.Events(folder, net.graph)
-        self._events.text("flags", _as_markdown(_flag_values()))
+        self._events.text("flags", recording.as_markdown(commandline.flag_values()))
         self._snapshots = []
         self._before = 0  # generations of earlier tasks
         self._last = (0, time.monotonic())  # step and time of the last point
@@ -487,16 +489,6 @@ def _report(number, outcome, fixed_path):
         f"held-out accuracy {outcome.accuracy_test:.4f}\n"
         + pathnet.format_geopath(outcome.geopath, fixed_path)
     )
-
-
-def _flag_values():
-    """The values of all flags of the script, by name."""
-    return {f.name: f.value for f in FLAGS.get_key_flags_for_module(sys.argv[0])}
-
-
-def _as_markdown(values):
-    rows = [f"| {name} | {value} |" for name, value in values.items()]
-    return "\n".join(["| flag | value |", "| --- | --- |", *rows])
 
 
 def _check_images(training, images):

@@ -1,0 +1,327 @@
+"""A3C on a PathNet: the network of one actor's path, its losses and its gradients.
+
+Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement Learning" (arXiv
+1602.01783), with the grid of Fernando et al. 2017 (arXiv 1701.08734, section 3.2) in
+place of its network.
+
+An actor pulls its path's modules once a rollout, acts on copies of its own, and pushes
+gradients of those modules alone: what travels does not depend on M.
+"""
+
+from environments import FRAMES, SCREEN
+from parameter_servers import EPISODE, KERNELS, UNITS
+from pathnet import tf
+
+# Roughly what the grey pixels of a game, 0 to 255, average to and vary by.
+PIXEL_MEAN, PIXEL_DEVIATION = 90.0, 38.0
+
+
+def n_step_returns(rewards, ends, bootstrap, gamma):
+    """R_t = r_t + gamma * R_{t+1}, cut where an episode ends (algorithm S3 of A3C).
+
+    Args:
+      rewards: [T] sequence of float [E], the reward for the action of step t.
+      ends: [T] sequence of float [E], 1 where that action ended the episode.
+      bootstrap: float [E], value of the state after the last step.
+
+    Returns:
+      list of T arrays (or tensors, if such were given) [E].
+    """
+    returns = []
+    following = bootstrap
+    for reward, end in zip(reversed(rewards), reversed(ends)):
+        following = reward + gamma * (1 - end) * following
+        returns.append(following)
+    return returns[::-1]
+
+
+class Actor:
+    """The modules of one actor's path, for one task, as ops of the default graph.
+
+    Layout: NHWC; the modules of a layer side by side in the output channels of one
+    kernel, so that a layer is one convolution, however many modules are active.
+
+    Attributes:
+      pull, pull_fixed: copy what this actor needs from the servers. Frozen modules
+        never change in a task: once is enough for them.
+      observed: (ready, task, version, steps), as of the same run's pull.
+      act: (actions int64 [E], state float32 [2, E, 256]) from `observation`, `state`.
+      push: (accepted, {name: loss}) from a rollout.
+    """
+
+    def __init__(self, shared, actor, task, envs, device):
+        self.t_max = shared.learning.t_max
+        self._shared = shared
+        self._task = task
+        with tf.device(device):
+            with tf.name_scope("inputs"):
+                self._build_inputs(envs)
+            with tf.variable_scope("local"):
+                self._build_pull(actor)
+            with tf.name_scope("act"):
+                self._build_act()
+            with tf.name_scope("learn"):
+                self._build_push()
+
+    def _build_inputs(self, E):
+        T, screens = self.t_max, [E, SCREEN, SCREEN, FRAMES]
+        self.observation = tf.placeholder(tf.uint8, screens, "observation")
+        self.state = tf.placeholder(tf.float32, [2, E, UNITS], "state")
+        self.observations = tf.placeholder(tf.uint8, [T + 1, *screens], "observations")
+        self.actions = tf.placeholder(tf.int64, [T, E], "actions")
+        self.rewards = tf.placeholder(tf.float32, [T, E], "rewards")
+        self.ends = tf.placeholder(tf.float32, [T, E], "ends")
+        self.finished = tf.placeholder(tf.float64, [None, len(EPISODE)], "finished")
+
+    def _build_pull(self, actor):
+        shared, grid = self._shared, self._shared.grid
+        with tf.device(shared.first_server):
+            ready, task = shared.ready.read_value(), shared.task.read_value()
+            # Who sees the new task sees its parameters, too.
+            with tf.control_dependencies([ready, task]):
+                version = shared.versions[actor]
+                path = tf.reduce_max(tf.one_hot(shared.paths[actor], grid.M), 1)
+                fixed_path = shared.fixed_path()
+                steps = shared.steps.read_value()
+            on, index = tf.math.top_k(path * (1 - fixed_path), grid.N)
+            frozen = min(grid.M, grid.N * self._task)
+            fixed_on, fixed_index = tf.math.top_k(fixed_path, frozen)
+        self.observed = (ready, task, version, steps)
+
+        copies = []
+        self._index = _copy("index", index, copies)
+        self._on = _copy("on", on, copies)
+        self._modules = self._pull_modules("path", index, on, copies)
+        self._head = {
+            name: _copy(name, variable.read_value(), copies)
+            for name, variable in shared.heads[self._task].items()
+        }
+        self.pull = tf.group(*copies)
+
+        copies = []
+        self._fixed = self._pull_modules("fixed", fixed_index, fixed_on, copies)
+        self.pull_fixed = tf.group(*copies)
+
+    def _pull_modules(self, name, index, on, copies):
+        """[L] of (kernel [..., slots * outputs], bias [slots * outputs]), own copies.
+
+        A slot that holds no module is all zeros: so is its output, and its gradient.
+        """
+        modules = []
+        for layer, (kernel, bias) in enumerate(
+            zip(self._shared.kernels, self._shared.biases)
+        ):
+            # The servers pick the rows: only those travel.
+            with tf.colocate_with(kernel.handle):
+                kernel_rows = tf.gather(kernel, index[layer])
+            with tf.colocate_with(bias.handle):
+                bias_rows = tf.gather(bias, index[layer])
+            kernel_rows *= tf.reshape(on[layer], [-1] + [1] * (len(kernel.shape) - 1))
+            bias_rows *= on[layer][:, None]
+            prefix = f"{name}/layer{layer + 1}"
+            modules.append(
+                (
+                    _copy(f"{prefix}/kernel", _side_by_side(kernel_rows), copies),
+                    _copy(f"{prefix}/bias", tf.reshape(bias_rows, [-1]), copies),
+                )
+            )
+        return modules
+
+    def _features(self, observations):
+        """What the grid makes of screens: uint8 [n, 84, 84, 4] -> float32 [n, 256]."""
+        grid = self._shared.grid
+        x = tf.cast(observations, tf.float32)
+        for layer in range(grid.L):
+            if layer == grid.L - 1:
+                x = tf.reshape(x, [x.shape[0], -1])
+            stride = None if layer == grid.L - 1 else grid.stride_size[layer]
+            parts = [self._modules[layer]]
+            if self._task > 0:
+                parts.append(self._fixed[layer])
+            if layer == 0:
+                parts = [_of_pixels(*part) for part in parts]
+            outputs = UNITS if stride is None else KERNELS
+            x = tf.add_n([_layer(x, *part, outputs, stride) for part in parts])
+        return x
+
+    def _build_act(self):
+        """One step: an action of each environment, drawn from the policy."""
+        x, state = self._features(self.observation), self.state
+        if self._shared.grid.use_lstm:
+            output, cell = tf.unstack(state)
+            state = tf.stack(_lstm(self._gates(tf.concat([x, output], 1)), cell))
+            x = state[0]
+        self.act = (tf.random.categorical(self._policy(x), 1)[:, 0], state)
+
+    def _policy(self, x):
+        return x @ self._head["policy/kernel"] + self._head["policy/bias"]
+
+    def _value(self, x):
+        return (x @ self._head["value/kernel"] + self._head["value/bias"])[..., 0]
+
+    def _evaluate(self):
+        """Policy and value of all steps of a rollout.
+
+        Returns:
+          (logits [T, E, actions], value [T+1, E], inputs, gates); the last two are what
+          the LSTM took, [T+1] of [E, 512], and made of it, [T+1] of [E, 1024].
+        """
+        T, E = self.actions.shape
+        x = self._features(tf.reshape(self.observations, [-1, SCREEN, SCREEN, FRAMES]))
+        inputs, gates = [], []
+        if self._shared.grid.use_lstm:
+            output, cell = tf.unstack(self.state)
+            outputs = []
+            for t, features in enumerate(tf.split(x, T + 1)):
+                if t > 0:
+                    goes_on = (1 - self.ends[t - 1])[:, None]
+                    output, cell = output * goes_on, cell * goes_on
+                inputs.append(tf.concat([features, output], 1))
+                gates.append(self._gates(inputs[-1]))
+                output, cell = _lstm(gates[-1], cell)
+                outputs.append(output)
+            x = tf.concat(outputs, 0)
+        value = tf.reshape(self._value(x), [T + 1, E])
+        return tf.reshape(self._policy(x[: T * E]), [T, E, -1]), value, inputs, gates
+
+    def _gates(self, inputs):
+        return inputs @ self._head["lstm/kernel"] + self._head["lstm/bias"]
+
+    def _losses(self, logits, value):
+        """Sums over the T steps of a rollout, means over its E environments."""
+        learning = self._shared.learning
+        returns = tf.stop_gradient(
+            tf.stack(
+                n_step_returns(
+                    tf.unstack(self.rewards),
+                    tf.unstack(self.ends),
+                    value[-1],
+                    learning.gamma,
+                )
+            )
+        )
+        value = value[:-1]
+        log_policy = tf.nn.log_softmax(logits)
+        taken = tf.reduce_sum(
+            log_policy * tf.one_hot(self.actions, logits.shape[-1]), -1
+        )
+        entropy = -tf.reduce_sum(tf.exp(log_policy) * log_policy, -1)
+
+        def total(x):
+            return tf.reduce_mean(tf.reduce_sum(x, 0))
+
+        return {
+            "policy_loss": -total(taken * tf.stop_gradient(returns - value)),
+            "value_loss": total(tf.square(returns - value)) / 2,
+            "entropy": total(entropy),
+        }
+
+    def _build_push(self):
+        shared, learning = self._shared, self._shared.learning
+        logits, value, inputs, gates = self._evaluate()
+        losses = self._losses(logits, value)
+        loss = (
+            losses["policy_loss"]
+            + learning.value_weight * losses["value_loss"]
+            - learning.entropy * losses["entropy"]
+        )
+        modules = tf.nest.flatten(self._modules)
+        head = [v for name, v in self._head.items() if not name.startswith("lstm")]
+        lstm = []
+        gradients = tf.gradients(loss, [*modules, *head, *gates])
+        if gates:
+            # One product for all steps, in place of one a step and their sum.
+            errors = tf.concat(gradients[-len(gates) :], 0)
+            kernel = tf.matmul(tf.concat(inputs, 0), errors, transpose_a=True)
+            lstm = [kernel, tf.reduce_sum(errors, 0)]
+        n = len(modules)
+        gradients = [*gradients[:n], *lstm, *gradients[n : n + len(head)]]
+        gradients, norm = tf.clip_by_global_norm(gradients, learning.grad_norm_clip)
+
+        entries = []
+        for layer, (kernel, bias) in enumerate(zip(shared.kernels, shared.biases)):
+            # Slots that hold no module push nothing.
+            holds = self._on[layer] > 0
+            index = tf.boolean_mask(self._index[layer], holds)
+            for variable, gradient in (
+                (kernel, _one_by_one(gradients[2 * layer], kernel.shape[1:])),
+                (bias, tf.reshape(gradients[2 * layer + 1], [-1, *bias.shape[1:]])),
+            ):
+                entries.append((variable, tf.boolean_mask(gradient, holds), index))
+        for name, gradient in zip(self._head, gradients[n:]):
+            entries.append((shared.heads[self._task][name], gradient, None))
+        count = tf.constant(self.actions.shape.num_elements(), tf.int64)
+        accepted = shared.apply(self._task, entries, count)
+        with tf.control_dependencies([shared.episodes.enqueue_many(self.finished)]):
+            accepted = tf.identity(accepted)
+        steps = int(self.actions.shape[0])
+        self.push = (
+            accepted,
+            {
+                "losses/policy_loss": losses["policy_loss"] / steps,
+                "losses/value_loss": losses["value_loss"] / steps,
+                "losses/entropy": losses["entropy"] / steps,
+                "charts/gradient_norm": norm,
+            },
+        )
+
+
+def _copy(name, value, copies):
+    """A variable of this process that holds a copy of value; appends how it gets it."""
+    local = tf.get_variable(
+        name,
+        value.shape,
+        value.dtype,
+        tf.zeros_initializer(),
+        collections=[tf.GraphKeys.LOCAL_VARIABLES],
+    )
+    copies.append(local.assign(value))
+    return local
+
+
+def _side_by_side(rows):
+    """Weights of modules [slots, ..., outputs] as one kernel [..., slots * outputs]."""
+    rank = len(rows.shape)
+    moved = tf.transpose(rows, [*range(1, rank - 1), 0, rank - 1])
+    return tf.reshape(moved, [*rows.shape[1:-1], rows.shape[0] * rows.shape[-1]])
+
+
+def _one_by_one(kernel, shape):
+    """The reverse of _side_by_side, for modules of a shape [..., outputs]."""
+    rank = len(shape)
+    split = tf.reshape(kernel, [*shape[:-1], -1, shape[-1]])
+    return tf.transpose(split, [rank - 1, *range(rank - 1), rank])
+
+
+def _of_pixels(kernel, bias):
+    """A first layer that takes bytes in place of (byte - mean) / deviation.
+
+    The same sums, without a pass over all pixels.
+    """
+    kernel = kernel / PIXEL_DEVIATION
+    return kernel, bias - PIXEL_MEAN * tf.reduce_sum(kernel, [0, 1, 2])
+
+
+def _layer(x, kernel, bias, outputs, stride):
+    """Sum over modules of ReLU(module(x)); stride None: linear modules.
+
+    Args:
+      x: [n, height, width, channels], or [n, inputs].
+      kernel, bias: of all slots side by side, `outputs` channels or units each.
+    """
+    if stride is None:
+        y = tf.matmul(x, kernel)
+    else:
+        y = tf.nn.conv2d(x, kernel, stride, "VALID")
+    y = tf.nn.relu(tf.nn.bias_add(y, bias))
+    return tf.reduce_sum(tf.reshape(y, [*y.shape[:-1], -1, outputs]), -2)
+
+
+def _lstm(gates, cell):
+    """One step of an LSTM: gates [E, 1024], cell [E, 256] -> (output, cell), [E, 256].
+
+    The forget gate starts open, with 1 added to its input.
+    """
+    enter, fresh, forget, leave = tf.split(gates, 4, axis=1)
+    cell = tf.sigmoid(forget + 1) * cell + tf.sigmoid(enter) * tf.tanh(fresh)
+    return tf.sigmoid(leave) * tf.tanh(cell), cell

@@ -1,0 +1,343 @@
+"""What all processes of an Atari cluster share: variables on the parameter servers.
+
+Any process can die: what it needs to go on is here, and comes back from a checkpoint
+when a server dies. See `Shared`.
+"""
+
+import dataclasses
+import math
+
+from cluster import PS, WORKER, wait_for_servers
+from commandline import UserError
+from environments import FRAMES, SCREEN
+from pathnet import tf
+
+KERNELS = 8  # of a conv module
+UNITS = 256  # of a linear module of the last layer, and of the LSTM
+
+# What an actor tells about an episode: its task, the actor, the version of the path
+# that it was played on from its first to its last step (-1: more than one), its return,
+# its length in agent steps, the task's agent steps at its end.
+EPISODE = ("task", "actor", "version", "episodic_return", "length", "steps")
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """What is built: L - 1 layers of conv modules, a last one of linear modules.
+
+    Attributes:
+      L, M, N: layers, modules a layer, at most N active a layer.
+      kernel_num: int [L-1], side of the kernels of each conv layer, in pixels.
+      stride_size: int [L-1], strides of the same.
+      actions: int, one a task, number of actions of its game.
+      use_lstm: whether an LSTM follows the last layer.
+    """
+
+    L: int
+    M: int
+    N: int
+    kernel_num: tuple
+    stride_size: tuple
+    actions: tuple
+    use_lstm: bool = True
+
+    def kernel_shapes(self):
+        """Shape of the weights of one module of each layer, output last.
+
+        Raises:
+          ValueError: the screen is too small for so many layers.
+        """
+        side, channels, shapes = SCREEN, FRAMES, []
+        for size, stride in zip(self.kernel_num, self.stride_size):
+            if size > side:
+                raise ValueError(
+                    f"layer {len(shapes) + 1}: a kernel of {size} pixels does not fit "
+                    f"into an input of {side}"
+                )
+            shapes.append((size, size, channels, KERNELS))
+            side, channels = (side - size) // stride + 1, KERNELS
+        return [*shapes, (side * side * channels, UNITS)]
+
+    def head_shapes(self, task):
+        """Shapes of the parameters that belong to one task alone, by name."""
+        lstm = {"lstm/kernel": (2 * UNITS, 4 * UNITS), "lstm/bias": (4 * UNITS,)}
+        return (lstm if self.use_lstm else {}) | {
+            "policy/kernel": (UNITS, self.actions[task]),
+            "policy/bias": (self.actions[task],),
+            "value/kernel": (UNITS, 1),
+            "value/bias": (1,),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Learning:
+    """How an actor learns; the losses are summed over a rollout, as A3C does."""
+
+    t_max: int
+    gamma: float
+    entropy: float
+    value_weight: float
+    learning_rate: float
+    rms_decay: float
+    rms_epsilon: float
+    grad_norm_clip: float
+    max_time_step: int
+
+
+class Shared:
+    """Everything that all processes share: variables on the parameter servers.
+
+    Any process can die: what it needs to go on is here. Actors add gradients, steps and
+    episodes; all else is written by the GA worker alone.
+
+    Args:
+      grid, learning: what is built, and how it learns.
+      actors: size of the population.
+      servers: number of parameter servers; 0: all is in this process.
+
+    Attributes, all variables but the last:
+      kernels, biases: [L] of [M, ...], the modules; see Grid.kernel_shapes.
+      heads: for each task a dict of its own parameters, kept when the next task starts.
+      squares: for each of the above, by name, RMSProp's mean square of its gradient.
+      task: int64, index of the task; the number of tasks when all are learned.
+      steps: int64, agent steps of the current task.
+      ready: bool, false until all of this is initialized or restored.
+      generation: int64, tournaments so far in this task.
+      paths: int64 [actors, L, N]. versions: int64 [actors], counts an actor's paths.
+      returns: float64 [actors], sum over the episodes played on the current path.
+      played: int64 [actors], number of these episodes.
+      fixed_paths: float32 [tasks, L, M], the best path of each finished task.
+      episodes: queue of float64 rows, see EPISODE.
+    """
+
+    def __init__(self, grid, actors, servers, learning):
+        self.grid = grid
+        self.learning = learning
+        self._devices = [f"/job:ps/task:{n}/cpu:0" for n in range(servers)] or [
+            "/cpu:0"
+        ]
+        self._loads = [0] * len(self._devices)
+        self.first_server = self._devices[0]
+        with tf.device(self.first_server):
+            self.task = _variable("task", [], tf.int64)
+            self.steps = _variable("steps", [], tf.int64)
+            self.ready = _variable("ready", [], tf.bool)
+            self.generation = _variable("generation", [], tf.int64)
+            self.paths = _variable("paths", [actors, grid.L, grid.N], tf.int64)
+            self.versions = _variable("versions", [actors], tf.int64)
+            self.returns = _variable("returns", [actors], tf.float64)
+            self.played = _variable("played", [actors], tf.int64)
+            shape = [len(grid.actions), grid.L, grid.M]
+            self.fixed_paths = _variable("fixed_paths", shape)
+            self.episodes = tf.FIFOQueue(
+                1_000_000, [tf.float64], [[len(EPISODE)]], shared_name="episodes"
+            )
+            self._section = tf.CriticalSection(shared_name="update")
+        self.kernels, self.biases, self.squares = [], [], {}
+        for layer, shape in enumerate(grid.kernel_shapes()):
+            name = f"layer{layer + 1}"
+            self.kernels.append(self._parameter(f"{name}/kernel", [grid.M, *shape]))
+            self.biases.append(self._parameter(f"{name}/bias", [grid.M, shape[-1]]))
+        self.heads = [
+            {
+                name: self._parameter(f"task{task + 1}/{name}", shape)
+                for name, shape in grid.head_shapes(task).items()
+            }
+            for task in range(len(grid.actions))
+        ]
+
+    def _parameter(self, name, shape):
+        """A parameter and its mean square, on the server that holds the least so far."""
+        server = self._loads.index(min(self._loads))
+        self._loads[server] += math.prod(shape)
+        with tf.device(self._devices[server]):
+            variable = _variable(name, shape)
+            self.squares[name] = _variable(f"{name}/square", shape)
+        return variable
+
+    def parameters(self):
+        """All parameters: modules, then heads."""
+        heads = [v for head in self.heads for v in head.values()]
+        return [*self.kernels, *self.biases, *heads]
+
+    def state(self):
+        """All variables but `ready`, by name: what a checkpoint holds."""
+        state = [self.task, self.steps, self.generation, self.paths, self.versions]
+        state += [self.returns, self.played, self.fixed_paths, *self.parameters()]
+        return {v.op.name: v for v in [*state, *self.squares.values()]}
+
+    def fixed_path(self):
+        """float32 [L, M], 1 where a module is frozen."""
+        return tf.reduce_max(self.fixed_paths, 0)
+
+    def exclusively(self, function):
+        """The ops of function(), run by one process at a time, alone.
+
+        Gradients and the switch of tasks exclude each other this way.
+        """
+        with tf.device(self.first_server):
+            return self._section.execute(function)
+
+    def apply(self, task, gradients, steps):
+        """Applies an actor's gradients to its modules and its head, and counts its steps.
+
+        Nothing happens, and the answer is False, once the task is over: then these are
+        gradients of a task that is no more.
+
+        Args:
+          task: int, index of the task that the gradients belong to.
+          gradients: list of (variable, gradient, index): rows `index` of the variable,
+            or all of it if index is None.
+          steps: int64 tensor, agent steps to count.
+        """
+        learning = self.learning
+        # What comes from afar must be here before the others have to wait for it.
+        arrived = [
+            (variable, tf.identity(gradient), None if i is None else tf.identity(i))
+            for variable, gradient, i in gradients
+        ]
+
+        def update():
+            before = self.steps.read_value()
+            is_open = tf.logical_and(
+                tf.equal(self.task.read_value(), task), before < learning.max_time_step
+            )
+            return tf.cond(is_open, lambda: apply(before), lambda: tf.constant(False))
+
+        def apply(before):
+            done = tf.cast(before, tf.float32) / learning.max_time_step
+            rate = learning.learning_rate * (1 - done)
+            updates = [self._rmsprop(*entry, rate) for entry in arrived]
+            with tf.control_dependencies([*updates, self.steps.assign_add(steps)]):
+                return tf.constant(True)
+
+        with tf.control_dependencies([g for _, g, _ in arrived]):
+            return self.exclusively(update)
+
+    def _rmsprop(self, variable, gradient, index, rate):
+        """square <- decay * square + (1 - decay) * g^2; v <- v - rate * g / sqrt(square + eps)."""
+        learning = self.learning
+        square = self.squares[variable.op.name]
+        with tf.colocate_with(variable.handle):
+            now = square.read_value() if index is None else tf.gather(square, index)
+            now += (1 - learning.rms_decay) * (tf.square(gradient) - now)
+            change = -rate * gradient * tf.rsqrt(now + learning.rms_epsilon)
+            if index is None:
+                return tf.group(square.assign(now), variable.assign_add(change))
+            return tf.group(
+                tf.scatter_update(square, index, now),
+                tf.scatter_add(variable, index, change),
+            )
+
+    def initialize(self, seed):
+        """An op that draws all parameters; seed: int64 [2], of stateless random numbers."""
+        return tf.group(
+            *[
+                self._fresh(variable, _initial_value(variable, seed, number))
+                for number, variable in enumerate(self.parameters())
+            ]
+        )
+
+    def switch(self, seed, geopath, paths):
+        """An op that ends a task and begins the next, while no gradient is applied.
+
+        The best path is frozen; all other modules start again, and so do the squares of
+        all gradients. Heads are each task's own: the next task's are new already.
+
+        Args:
+          seed: int64 [2]. geopath: float32 [L, M], the best path of the task that ends.
+          paths: int64 [actors, L, N], the next task's population.
+        """
+
+        def steps():
+            task = self.task.read_value()
+            fixed = tf.scatter_update(self.fixed_paths, task, geopath)
+            with tf.control_dependencies([fixed]):
+                frozen = self.fixed_path() > 0
+                again = []
+                for number, variable in enumerate([*self.kernels, *self.biases]):
+                    value = _initial_value(variable, seed, number)
+                    keep = frozen[number % self.grid.L]
+                    again.append(self._fresh(variable, tf.where(keep, variable, value)))
+                again += [
+                    self.paths.assign(paths),
+                    self.versions.assign_add(tf.ones_like(self.versions)),
+                    self.returns.assign(tf.zeros_like(self.returns)),
+                    self.played.assign(tf.zeros_like(self.played)),
+                    self.generation.assign(0),
+                    self.steps.assign(0),
+                ]
+            # Last of all: who sees the new task sees all that belongs to it.
+            with tf.control_dependencies(again):
+                return tf.identity(self.task.assign_add(1))
+
+        return self.exclusively(steps)
+
+    def _fresh(self, variable, value):
+        square = self.squares[variable.op.name]
+        return tf.group(variable.assign(value), square.assign(tf.zeros_like(square)))
+
+
+def _variable(name, shape, dtype=tf.float32):
+    return tf.get_variable(name, shape, dtype, tf.zeros_initializer())
+
+
+def _initial_value(variable, seed, number):
+    """Uniform within 1/sqrt(fan_in); zero biases; a policy that starts near uniform."""
+    seed += [0, number]
+    name, shape = variable.op.name, variable.shape
+    if name.endswith("bias"):
+        return tf.zeros(shape)
+    fan_in = math.prod(shape[1:-1] if name.startswith("layer") else shape[:-1])
+    bound = 1 / math.sqrt(fan_in)
+    if "policy" in name:
+        bound /= 10
+    return tf.random.stateless_uniform(shape, seed, -bound, bound)
+
+
+# --------------------------------------------------------------------------------------
+# Sessions
+# --------------------------------------------------------------------------------------
+
+# What a run raises when a parameter server has died, was started again, or is cut off.
+LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    tf.errors.UnavailableError,
+)
+
+RUN_SECONDS = 60  # the longest that one run may take before its servers count as lost
+
+
+def serve(role, threads):
+    """Starts this process's server of a cluster.Cluster.
+
+    Raises:
+      UserError: its port is in use.
+    """
+    config = tf.ConfigProto(
+        intra_op_parallelism_threads=threads,
+        inter_op_parallelism_threads=threads + 1,  # one may wait for a server
+    )
+    spec = tf.train.ClusterSpec({PS: list(role.ps), WORKER: list(role.workers)})
+    try:
+        return tf.train.Server(spec, role.job, role.index, config=config)
+    except tf.errors.UnknownError as error:
+        host = (role.ps if role.job == PS else role.workers)[role.index]
+        raise UserError(
+            f"{role.name()}: cannot listen on the port of {host} (is it in use?)"
+        ) from error
+
+
+def connect(server, role, graph, say):
+    """A session of this process, once all parameter servers can be reached."""
+    wait_for_servers(role.ps, say)
+    config = tf.ConfigProto(
+        # Other workers may come and go.
+        device_filters=[f"/job:{PS}", f"/job:{role.job}/task:{role.index}"],
+        operation_timeout_in_ms=1000 * RUN_SECONDS,
+    )
+    return tf.Session(server.target, graph=graph, config=config)
