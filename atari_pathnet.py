@@ -42,9 +42,10 @@ flags.DEFINE_integer("t_max", 20, "Agent steps between two updates.", 1)
 flags.DEFINE_float("gamma", 0.99, "Discount of rewards an agent step.")
 flags.DEFINE_float("entropy", 0.01, "Weight of the policy's entropy in the loss.")
 flags.DEFINE_float("value_weight", 0.5, "Weight of the value's error in the loss.")
-flags.DEFINE_float("learning_rate", 3e-4, "Of RMSProp at first; falls linearly to 0.")
+flags.DEFINE_float("learning_rate", 3e-5, "Of RMSProp at first; falls linearly to 0.")
 flags.DEFINE_float("rms_decay", 0.99, "Of RMSProp's mean square.")
-flags.DEFINE_float("rms_epsilon", 1e-5, "Of RMSProp, added to its mean square.")
+flags.DEFINE_float("rms_momentum", 0.9, "Of RMSProp's steps.")
+flags.DEFINE_float("rms_epsilon", 1e-6, "Of RMSProp, added to its mean square.")
 flags.DEFINE_float("grad_norm_clip", 40, "Largest norm of an actor's gradient.")
 flags.DEFINE_integer(
     "worker_hosts_num", 10, "Actors of a cluster on this machine; fewer if memory ends.", 2
@@ -86,7 +87,7 @@ for name in ("learning_rate", "rms_epsilon", "grad_norm_clip", "checkpoint_secon
     flags.register_validator(name, lambda v: v > 0, "must be positive")
 for name in ("entropy", "value_weight", "tournament_seconds"):
     flags.register_validator(name, lambda v: v >= 0, "must not be negative")
-for name in ("gamma", "rms_decay"):
+for name in ("gamma", "rms_decay", "rms_momentum"):
     flags.register_validator(name, lambda v: 0 <= v < 1, "must lie in [0, 1)")
 for name in ("kernel_num", "stride_size"):
     flags.register_multi_flags_validator(
@@ -187,6 +188,7 @@ def work(role):
             value_weight=FLAGS.value_weight,
             learning_rate=FLAGS.learning_rate,
             rms_decay=FLAGS.rms_decay,
+            rms_momentum=FLAGS.rms_momentum,
             rms_epsilon=FLAGS.rms_epsilon,
             grad_norm_clip=FLAGS.grad_norm_clip,
             max_time_step=FLAGS.max_time_step,
@@ -226,7 +228,15 @@ def main():
     if FLAGS.play:
         import atari_play
 
-        atari_play.play()
+        if not FLAGS.checkpoint_dir:
+            raise UserError("flag --play: name a folder with --checkpoint_dir")
+        atari_play.play(
+            FLAGS.checkpoint_dir,
+            FLAGS.play_task,
+            FLAGS.play_episodes,
+            FLAGS.record,
+            FLAGS.seed,
+        )
     elif role is None:
         launch()
     else:

@@ -39,12 +39,12 @@ def check(game):
         raise UserError(f"flag --games: no game is called '{game}'; {hint}")
 
 
-def make(game, count, threads):
+def make(game, count, threads, **other):
     """`count` environments of a game, with its own minimal set of actions.
 
     Of an Atari game every fourth frame is an observation (the brighter of the last two,
     pixel by pixel), and an episode starts with up to 30 frames without an action.
-    Rewards are as the game gives them.
+    Rewards are as the game gives them. `other` options go to an Atari game as they are.
 
     Returns:
       gymnasium.vector.VectorEnv; one agent step is four frames of the game.
@@ -52,7 +52,7 @@ def make(game, count, threads):
     own = {"num_threads": threads} if game != CATCH else {}
     if game != CATCH:
         own |= {"repeat_action_probability": 0.0, "reward_clipping": False}
-        own |= {"autoreset_mode": AutoresetMode.SAME_STEP}
+        own |= {"autoreset_mode": AutoresetMode.SAME_STEP} | other
     return gym.make_vec(games()[game], num_envs=count, **own)
 
 
@@ -62,6 +62,25 @@ def actions(game):
     count = int(environment.single_action_space.n)
     environment.close()
     return count
+
+
+class Screen:
+    """What a game looks like to a person: the same game, in step, in its own colours."""
+
+    def __init__(self, game, seed):
+        own = {"grayscale": False, "img_height": 210, "img_width": 160, "stack_num": 1}
+        self._environment = make(game, 1, threads=1, **own)
+        self._observation, _ = self._environment.reset(seed=seed)
+
+    def step(self, actions):
+        """Does what the player does; returns the picture."""
+        self._observation = self._environment.step(actions)[0]
+        return self.picture()
+
+    def picture(self):
+        """uint8 [height, width, 3]."""
+        newest = self._observation[0, -1]
+        return newest if newest.ndim == 3 else np.repeat(newest[..., None], 3, 2)
 
 
 class Catch(gym.vector.VectorEnv):

@@ -79,6 +79,7 @@ class Learning:
     value_weight: float
     learning_rate: float
     rms_decay: float
+    rms_momentum: float
     rms_epsilon: float
     grad_norm_clip: float
     max_time_step: int
@@ -98,7 +99,7 @@ class Shared:
     Attributes, all variables but the last:
       kernels, biases: [L] of [M, ...], the modules; see Grid.kernel_shapes.
       heads: for each task a dict of its own parameters, kept when the next task starts.
-      squares: for each of the above, by name, RMSProp's mean square of its gradient.
+      slots: for each of the above, by name, RMSProp's (square, speed); see _rmsprop.
       task: int64, index of the task; the number of tasks when all are learned.
       steps: int64, agent steps of the current task.
       ready: bool, false until all of this is initialized or restored.
@@ -133,7 +134,7 @@ class Shared:
                 1_000_000, [tf.float64], [[len(EPISODE)]], shared_name="episodes"
             )
             self._section = tf.CriticalSection(shared_name="update")
-        self.kernels, self.biases, self.squares = [], [], {}
+        self.kernels, self.biases, self.slots = [], [], {}
         for layer, shape in enumerate(grid.kernel_shapes()):
             name = f"layer{layer + 1}"
             self.kernels.append(self._parameter(f"{name}/kernel", [grid.M, *shape]))
@@ -147,12 +148,14 @@ class Shared:
         ]
 
     def _parameter(self, name, shape):
-        """A parameter and its mean square, on the server that holds the least so far."""
+        """A parameter and its RMSProp slots, on the server that holds the least so far."""
         server = self._loads.index(min(self._loads))
         self._loads[server] += math.prod(shape)
         with tf.device(self._devices[server]):
             variable = _variable(name, shape)
-            self.squares[name] = _variable(f"{name}/square", shape)
+            self.slots[name] = tuple(
+                _variable(f"{name}/{slot}", shape) for slot in ("square", "speed")
+            )
         return variable
 
     def parameters(self):
@@ -164,7 +167,8 @@ class Shared:
         """All variables but `ready`, by name: what a checkpoint holds."""
         state = [self.task, self.steps, self.generation, self.paths, self.versions]
         state += [self.returns, self.played, self.fixed_paths, *self.parameters()]
-        return {v.op.name: v for v in [*state, *self.squares.values()]}
+        slots = [slot for slots in self.slots.values() for slot in slots]
+        return {v.op.name: v for v in [*state, *slots]}
 
     def fixed_path(self):
         """float32 [L, M], 1 where a module is frozen."""
@@ -215,19 +219,28 @@ class Shared:
             return self.exclusively(update)
 
     def _rmsprop(self, variable, gradient, index, rate):
-        """square <- decay * square + (1 - decay) * g^2; v <- v - rate * g / sqrt(square + eps)."""
+        """RMSProp with momentum, of the rows `index` of a variable, or of all of it.
+
+        square <- decay * square + (1 - decay) * g^2
+        speed <- momentum * speed + rate * g / sqrt(square + epsilon)
+        variable <- variable - speed
+        """
         learning = self.learning
-        square = self.squares[variable.op.name]
+        square, speed = self.slots[variable.op.name]
         with tf.colocate_with(variable.handle):
-            now = square.read_value() if index is None else tf.gather(square, index)
-            now += (1 - learning.rms_decay) * (tf.square(gradient) - now)
-            change = -rate * gradient * tf.rsqrt(now + learning.rms_epsilon)
+            own = {
+                "var": variable.handle,
+                "ms": square.handle,
+                "mom": speed.handle,
+                "lr": rate,
+                "rho": learning.rms_decay,
+                "momentum": learning.rms_momentum,
+                "epsilon": learning.rms_epsilon,
+                "grad": gradient,
+            }
             if index is None:
-                return tf.group(square.assign(now), variable.assign_add(change))
-            return tf.group(
-                tf.scatter_update(square, index, now),
-                tf.scatter_add(variable, index, change),
-            )
+                return tf.raw_ops.ResourceApplyRMSProp(**own)
+            return tf.raw_ops.ResourceSparseApplyRMSProp(indices=index, **own)
 
     def initialize(self, seed):
         """An op that draws all parameters; seed: int64 [2], of stateless random numbers."""
@@ -241,8 +254,8 @@ class Shared:
     def switch(self, seed, geopath, paths):
         """An op that ends a task and begins the next, while no gradient is applied.
 
-        The best path is frozen; all other modules start again, and so do the squares of
-        all gradients. Heads are each task's own: the next task's are new already.
+        The best path is frozen; all other modules start again, and so do the slots
+        of RMSProp. Heads are each task's own: the next task's are new already.
 
         Args:
           seed: int64 [2]. geopath: float32 [L, M], the best path of the task that ends.
@@ -274,8 +287,10 @@ class Shared:
         return self.exclusively(steps)
 
     def _fresh(self, variable, value):
-        square = self.squares[variable.op.name]
-        return tf.group(variable.assign(value), square.assign(tf.zeros_like(square)))
+        slots = self.slots[variable.op.name]
+        return tf.group(
+            variable.assign(value), *[s.assign(tf.zeros_like(s)) for s in slots]
+        )
 
 
 def _variable(name, shape, dtype=tf.float32):
