@@ -24,7 +24,6 @@ from parameter_servers import LOST
 from pathnet import tf
 
 UNSET = -1000.0  # score of an actor that has not finished an episode on its path
-SCORE_EPISODES = 30  # that the score of the cluster is the mean return of
 BINS = 1000  # of agent steps, in which the curve of a task is kept
 IMAGE_SECONDS = 60  # between two pictures of the population
 
@@ -92,13 +91,13 @@ class Curve:
 
     Attributes:
       sums, counts: float [BINS], over the episodes that ended in a bin.
-      recent: the returns of the last SCORE_EPISODES episodes.
+      recent: the returns of the last results.SCORE_EPISODES episodes.
     """
 
     def __init__(self, max_time_step, values=None, recent=()):
         self._width = max_time_step / BINS
         self._values = np.zeros([2, BINS]) if values is None else np.array(values)
-        self.recent = collections.deque(recent, SCORE_EPISODES)
+        self.recent = collections.deque(recent, results.SCORE_EPISODES)
 
     def add(self, steps, episodic_return):
         at = min(int(steps / self._width), BINS - 1)
@@ -110,7 +109,7 @@ class Curve:
         return self._values
 
     def score(self):
-        """Mean return of the last SCORE_EPISODES episodes; None before there are any."""
+        """Mean return of the last results.SCORE_EPISODES episodes; None before there are any."""
         return float(np.mean(self.recent)) if self.recent else None
 
     def points(self):
@@ -335,7 +334,7 @@ class GaWorker:
         score = self._curve.score()
         enough = (
             self._settings.stop_score is not None
-            and len(self._curve.recent) == SCORE_EPISODES
+            and len(self._curve.recent) == results.SCORE_EPISODES
             and score >= self._settings.stop_score
         )
         if enough or now["steps"] >= self._max_time_step:

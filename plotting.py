@@ -515,6 +515,44 @@ def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     _save_png(filename, figure)
 
 
+def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """Compares how games are learned first and second, as a PNG file.
+
+    One panel a game: the mean return of the last 30 episodes against
+    agent steps, a line a repeat and task; equal games lie over each other.
+
+    Args:
+        filename: the picture; an existing file is replaced.
+        results: repeats of atari_pathnet.py as in results.jsonl.
+
+    Raises:
+        ValueError: the results hold no game.
+        OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    games = dict.fromkeys(
+        task["name"] for result in results for task in result["tasks"]
+    )
+    if not games:
+        raise ValueError("no results to plot")
+    figure, panels = _panels(len(games))
+    for axes, game in zip(panels, games):
+        labelled = set()
+        for result in results:
+            for place, task in enumerate(result["tasks"]):
+                if task["name"] == game:
+                    steps, scores = recorded.running_score(task["curve"])
+                    label = None if place in labelled else f"task {place + 1}"
+                    labelled.add(place)
+                    colour = task_colour(place)
+                    axes.plot(steps / 1e6, scores, color=colour, lw=1.6, label=label)
+        axes.set_title(game, loc="left", color=INK, weight="bold", fontsize=12)
+        axes.set_xlabel("million agent steps of the task", color=INK)
+        axes.set_ylabel("score: mean return of 30 episodes", color=INK)
+        axes.legend(frameon=False, labelcolor="linecolor", loc="best")
+        _quiet(axes)
+    _save_png(filename, figure)
+
+
 def mean_curve(
     curves: Sequence[dict],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -913,14 +951,22 @@ def main(filenames: Sequence[str]) -> None:
     if not results:
         raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
     settings = recorded.by_setting(results)
-    pictures = {plot_generations: FLAGS.generations, plot_curves: FLAGS.curves}
+    pictures = {
+        plot_generations: FLAGS.generations,
+        plot_curves: FLAGS.curves,
+        plot_scores: FLAGS.scores,
+    }
     if any(pictures.values()) and len(settings) > 1:
         raise commandline.UserError(
             f"a picture is of one setting and the files hold {len(settings)} "
             f"({'; '.join(settings)}): name those of one"
         )
     for setting, group in settings.items():
-        print(f"{setting}\n\n{recorded.table(group, FLAGS.level)}\n".lstrip())
+        games = [result for result in group if result["script"] == "atari"]
+        if games:
+            print(f"{setting}\n\n{recorded.score_table(games)}\n".lstrip())
+        else:
+            print(f"{setting}\n\n{recorded.table(group, FLAGS.level)}\n".lstrip())
     for plot, filename in pictures.items():
         if filename:
             plot(filename, results)
@@ -932,6 +978,7 @@ if __name__ == "__main__":
         "generations", None, "Histograms of generations to draw: a PNG."
     )
     flags.DEFINE_string("curves", None, "Learning curves to draw: a PNG file.")
+    flags.DEFINE_string("scores", None, "Scores of Atari games to draw: a PNG file.")
     flags.DEFINE_float(
         "level", None, "Count generations up to this training accuracy.", 0, 1
     )

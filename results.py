@@ -113,6 +113,64 @@ def generations_to(curve, level, window=10):
     return curve["generation"][reached[0] + window - 1] if len(reached) else None
 
 
+SCORE_EPISODES = 30  # that a score is the mean return of
+
+
+def running_score(curve):
+    """Mean return of the last SCORE_EPISODES episodes, over agent steps.
+
+    Args:
+      curve: {"steps": [...], "return": [...], "episodes": [...]}: how many episodes
+        ended up to a step and since the one before, and their mean return.
+
+    Returns:
+      (steps, score), float [n] each, from where there are that many episodes; a point
+      may take in a few more.
+    """
+    steps = np.array(curve["steps"], float)
+    counts = np.cumsum([0, *curve["episodes"]])
+    sums = np.cumsum([0, *np.multiply(curve["return"], curve["episodes"])])
+    ends = np.flatnonzero(counts >= SCORE_EPISODES)
+    # The last point before so many episodes ago.
+    begins = np.searchsorted(counts, counts[ends] - SCORE_EPISODES, "right") - 1
+    means = (sums[ends] - sums[begins]) / (counts[ends] - counts[begins])
+    return steps[ends - 1], means
+
+
+def steps_to(curve, level):
+    """Agent steps until the score first reached a level; None if it never did."""
+    steps, scores = running_score(curve)
+    reached = np.flatnonzero(scores >= level)
+    return int(steps[reached[0]]) if len(reached) else None
+
+
+def score_table(results, levels=(0, 15)):
+    """A Markdown table of games: agent steps of each task until its score reached levels.
+
+    A row for each repeat and task, and the speedup of each task against the first of
+    the same game in the same repeat.
+    """
+    rows = [
+        "| seed | task | agent steps | last score | "
+        + " | ".join(f"steps to {level:+d} | speedup" for level in levels)
+        + " |",
+        "| --- " * (4 + 2 * len(levels)) + "|",
+    ]
+    for result in results:
+        first = {}
+        for place, task in enumerate(result["tasks"]):
+            cells = [str(result["seed"]), f"{place + 1}: {task['name']}"]
+            cells += [f"{task['steps']:,}", f"{task['score']:.1f}"]
+            for level in levels:
+                needed = steps_to(task["curve"], level)
+                earlier = first.setdefault((task["name"], level), needed)
+                cells.append("never" if needed is None else f"{needed:,}")
+                again = place > 0 and needed and earlier
+                cells.append(f"{earlier / needed:.2f}" if again else "")
+            rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
 def table(results, level=None):
     """A Markdown table: each task, learned first and after each other task.
 
