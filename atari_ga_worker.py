@@ -136,6 +136,8 @@ class Settings:
       games: names of the tasks. B: actors compared. seed: of all that it draws.
       tournament_seconds, checkpoint_seconds: between two looks, two checkpoints.
       stop_score: score that ends a task, or None.
+      control: "pathnet"; "scratch": nothing is frozen, every task starts on new
+        parameters; "finetune": the best path of the first task is trained on, alone.
       folder: of the run. checkpoint_dir: of the checkpoints.
       flags: {name: value}, for results and checkpoints.
     """
@@ -146,6 +148,7 @@ class Settings:
     tournament_seconds: float
     checkpoint_seconds: float
     stop_score: float
+    control: str
     folder: str
     checkpoint_dir: str
     flags: dict
@@ -183,10 +186,14 @@ class GaWorker:
         self._uninitialized = tf.report_uninitialized_variables()
         self._seed = tf.placeholder(tf.int64, [2], "seed")
         self._geopath = tf.placeholder(tf.float32, [grid.L, grid.M], "geopath")
+        self._kept = tf.placeholder(tf.float32, [grid.L, grid.M], "kept")
+        self._inherit = tf.placeholder(tf.bool, [], "inherit")
         self._paths = tf.placeholder(tf.int64, shared.paths.shape, "paths")
         self._zero = tf.global_variables_initializer()
         self._initialize = shared.initialize(self._seed)
-        self._switch = shared.switch(self._seed, self._geopath, self._paths)
+        self._switch = shared.switch(
+            self._seed, self._geopath, self._kept, self._inherit, self._paths
+        )
         self._restored = {
             name: tf.placeholder(v.dtype.base_dtype, v.shape)
             for name, v in shared.state().items()
@@ -340,6 +347,8 @@ class GaWorker:
         if enough or now["steps"] >= self._max_time_step:
             return self._end_task(session, now)
         self._log(now, episodes)
+        if self._settings.control == "finetune" and now["task"] > 0:
+            return False  # nothing evolves
         rng = self._rng(now["task"], now["generation"], now["steps"])
         result = tournament(
             rng, now["paths"], scores(returns, played), self._settings.B, self._grid.M
@@ -390,14 +399,7 @@ class GaWorker:
                 "curve": self._curve.points(),
             },
         ]
-        session.run(
-            self._switch,
-            {
-                self._seed: [self._settings.seed, task + 1],
-                self._geopath: geopath,
-                self._paths: self._random_paths(task + 1),
-            },
-        )
+        session.run(self._switch, self._next(now, best, geopath))
         say(
             f"task {task + 1}, {self._settings.games[task]}: over after "
             f"{int(now['steps']):,} steps, score {self._curve.score()}"
@@ -407,6 +409,24 @@ class GaWorker:
         self._begin(outcomes)
         self.save(session)
         return len(outcomes) == len(self._settings.games)
+
+    def _next(self, now, best, geopath):
+        """What the switch to the next task is fed: the paper's way, or a control's."""
+        task, control = int(now["task"]), self._settings.control
+        nothing, everything = np.zeros_like(geopath), np.ones_like(geopath)
+        frozen = geopath if control == "pathnet" else nothing
+        kept = np.maximum(now["fixed_paths"].max(0), frozen)
+        paths = self._random_paths(task + 1)
+        if control == "finetune":
+            kept = everything
+            paths = np.repeat(now["paths"][best : best + 1], self._actors, 0)
+        return {
+            self._seed: [self._settings.seed, task + 1],
+            self._geopath: frozen,
+            self._kept: kept,
+            self._inherit: control == "finetune",
+            self._paths: paths,
+        }
 
     def _random_paths(self, task):
         grid, rng = self._grid, self._rng(task)

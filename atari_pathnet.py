@@ -38,6 +38,12 @@ flags.DEFINE_integer("max_time_step", 15_000_000, "Most agent steps a task.", 1)
 flags.DEFINE_float(
     "stop_score", None, "Mean return over the last 30 episodes that ends a task."
 )
+flags.DEFINE_enum(
+    "control",
+    "pathnet",
+    ["pathnet", "scratch", "finetune"],
+    "What later tasks start with: frozen modules, nothing, or all of the best path.",
+)
 flags.DEFINE_integer("t_max", 20, "Agent steps between two updates.", 1)
 flags.DEFINE_float("gamma", 0.99, "Discount of rewards an agent step.")
 flags.DEFINE_float("entropy", 0.01, "Weight of the policy's entropy in the loss.")
@@ -202,6 +208,7 @@ def work(role):
             tournament_seconds=FLAGS.tournament_seconds,
             checkpoint_seconds=FLAGS.checkpoint_seconds,
             stop_score=FLAGS.stop_score,
+            control=FLAGS.control,
             folder=FLAGS.log_dir,
             checkpoint_dir=FLAGS.checkpoint_dir
             or os.path.join(FLAGS.log_dir, "checkpoints"),

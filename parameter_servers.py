@@ -251,37 +251,42 @@ class Shared:
             ]
         )
 
-    def switch(self, seed, geopath, paths):
+    def switch(self, seed, geopath, kept, inherit, paths):
         """An op that ends a task and begins the next, while no gradient is applied.
 
-        The best path is frozen; all other modules start again, and so do the slots
-        of RMSProp. Heads are each task's own: the next task's are new already.
+        Modules that are not kept start again. Heads are each task's own, and the next
+        one's is new already.
 
         Args:
-          seed: int64 [2]. geopath: float32 [L, M], the best path of the task that ends.
+          seed: int64 [2].
+          geopath: float32 [L, M], modules of the task that ends that are frozen.
+          kept: float32 [L, M], modules whose parameters stay, frozen or not.
+          inherit: bool, whether the next task's LSTM starts as a copy of this one's.
           paths: int64 [actors, L, N], the next task's population.
         """
 
         def steps():
             task = self.task.read_value()
-            fixed = tf.scatter_update(self.fixed_paths, task, geopath)
-            with tf.control_dependencies([fixed]):
-                frozen = self.fixed_path() > 0
-                again = []
-                for number, variable in enumerate([*self.kernels, *self.biases]):
-                    value = _initial_value(variable, seed, number)
-                    keep = frozen[number % self.grid.L]
-                    again.append(self._fresh(variable, tf.where(keep, variable, value)))
-                again += [
-                    self.paths.assign(paths),
-                    self.versions.assign_add(tf.ones_like(self.versions)),
-                    self.returns.assign(tf.zeros_like(self.returns)),
-                    self.played.assign(tf.zeros_like(self.played)),
-                    self.generation.assign(0),
-                    self.steps.assign(0),
-                ]
+            changes = [tf.scatter_update(self.fixed_paths, task, geopath)]
+            for number, variable in enumerate([*self.kernels, *self.biases]):
+                value = _initial_value(variable, seed, number)
+                keep = kept[number % self.grid.L] > 0
+                changes.append(self._fresh(variable, tf.where(keep, variable, value)))
+            for index, (old, new) in enumerate(zip(self.heads, self.heads[1:])):
+                copies = tf.logical_and(inherit, tf.equal(task, index))
+                for name in [name for name in new if name.startswith("lstm")]:
+                    value = tf.where_v2(copies, old[name], new[name])
+                    changes.append(new[name].assign(value))
+            changes += [
+                self.paths.assign(paths),
+                self.versions.assign_add(tf.ones_like(self.versions)),
+                self.returns.assign(tf.zeros_like(self.returns)),
+                self.played.assign(tf.zeros_like(self.played)),
+                self.generation.assign(0),
+                self.steps.assign(0),
+            ]
             # Last of all: who sees the new task sees all that belongs to it.
-            with tf.control_dependencies(again):
+            with tf.control_dependencies(changes):
                 return tf.identity(self.task.assign_add(1))
 
         return self.exclusively(steps)

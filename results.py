@@ -12,6 +12,8 @@ from commandline import UserError
 # Flags that tell repeats of one setting apart: where things lie, what is learned, and
 # in which order.
 NO_SETTING = {"seed", "runs", "data_dir", "log_dir", "record", "fake_data"}
+NO_SETTING |= {"job_name", "task_index", "ps_hosts", "worker_hosts", "st_port_num"}
+NO_SETTING |= {"checkpoint_dir", "isolate", "play", "play_task", "play_episodes"}
 NO_SETTING |= {"a1", "a2", "b1", "b2", "cifar_first"}
 
 
