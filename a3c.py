@@ -262,6 +262,7 @@ class Actor:
                 "losses/value_loss": losses["value_loss"] / steps,
                 "losses/entropy": losses["entropy"] / steps,
                 "charts/gradient_norm": norm,
+                "charts/learning_rate": learning.rate(shared.steps.read_value()),
             },
         )
 
