@@ -13,6 +13,7 @@ Importing this module imports TensorFlow, quietly. The other files say
 
 import contextlib
 import dataclasses
+import gc
 import os
 import re
 import sys
@@ -75,6 +76,9 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
     ]
 )
+# TensorFlow's hundreds of thousands of objects stay until the end: looking for garbage
+# among them, as they are made and when the interpreter ends, takes a second.
+gc.disable()
 with _without_start_up_notes():
     import tensorflow.compat.v1 as tf
 
@@ -82,6 +86,8 @@ with _without_start_up_notes():
     tf.disable_v2_behavior()
     tf.enable_resource_variables()
     tf.config.list_physical_devices("GPU")
+gc.freeze()
+gc.enable()
 
 # --------------------------------------------------------------------------------------
 # Paths

@@ -60,8 +60,8 @@ KIND_MARKERS = {"skip": "_", "residual": "+"}
 PNG_DPI = 150
 GIF_DPI = 100
 GIF_SIZE = (720, 400)  # pixels
-GIF_FRAMES = 48
-GIF_FRAME_MS = 120
+GIF_FRAMES = 30
+GIF_FRAME_MS = 160
 GIF_HOLD_MS = 1800
 # Besides the exact ones. Far fewer than 256: colours that differ by less than can
 # be seen would only swell the file.
