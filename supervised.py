@@ -34,7 +34,6 @@ flags.disclaim_key_flags()  # they are the script's, so that its --help shows th
 FAKE_DATA, NOISE, POPULATION, TOURNAMENT = range(4)
 
 PLAIN_LINE_EVERY = 50  # generations, where no terminal shows a progress bar
-TEST_EVERY = 10  # generations between two points of the held-out curve
 TEST_IMAGES = 2_000  # of the held-out images for that curve; the results use all
 IMAGE_EVERY = 25  # generations between two pictures of the population
 
@@ -54,6 +53,17 @@ def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_acc
         "Output of a layer: its active modules' sum over M, their sum, or their sum but "
         "over M in the last layer.",
     )
+    flags.DEFINE_enum(
+        "module_kinds",
+        "mixed",
+        pathnet.MODULE_KINDS,
+        "Modules after layer 1: skip, linear and residual in turn, or linear alone.",
+    )
+    flags.DEFINE_bool(
+        "fixed_path_active",
+        True,
+        "Frozen modules are active in every path, or in those that name them.",
+    )
     flags.DEFINE_bool(
         "centred", centred, "Scale pixels to [-0.5, 0.5] instead of [0, 1]."
     )
@@ -61,21 +71,44 @@ def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_acc
         "candi", 20, "Candidate paths in the population.", lower_bound=2
     )
     flags.DEFINE_integer("B", 2, "Candidates of a tournament.", lower_bound=2)
+    flags.DEFINE_enum(
+        "tournament",
+        "fair",
+        ["fair", "sequential"],
+        "Candidates start from the same parameters and see the same mini-batches, or "
+        "are trained one after the other on the same parameters, all of them for good.",
+    )
+    flags.DEFINE_enum(
+        "mutation",
+        "uniform",
+        pathnet.MUTATIONS,
+        "A gene moves by -2 to 2 with probability 1/(L*N), or by -4 to -1 with twice that.",
+    )
     flags.DEFINE_integer("T", 50, "Mini-batches a generation.", lower_bound=1)
     flags.DEFINE_integer("batch_num", 16, "Images of a mini-batch.", lower_bound=1)
-    flags.DEFINE_float("learning_rate", learning_rate, "Of gradient descent.")
+    flags.DEFINE_enum(
+        "optimizer", "sgd", pathnet.OPTIMIZERS, "Plain gradient descent, or Adam."
+    )
+    flags.DEFINE_float("learning_rate", learning_rate, "Of the optimizer.")
     flags.DEFINE_enum(
         "writeback",
         writeback,
         pathnet.WRITEBACKS,
         "Which changes persist after a tournament: the winner's, also the losers' in "
-        "modules that no fitter candidate uses (merge), or the sum of all.",
+        "modules that no fitter candidate uses (merge), or the sum of all. Of no "
+        "account in a sequential tournament.",
     )
     flags.DEFINE_float(
         "stop_accuracy", stop_accuracy, "Winner's training accuracy that ends a task."
     )
     flags.DEFINE_integer(
         "max_steps", max_steps, "Most generations a task.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "test_every",
+        10,
+        "Generations between two points of the held-out curve.",
+        lower_bound=1,
     )
     flags.DEFINE_integer(
         "seed", 0, "Seed of the first repeat; the next has the next.", 0, 2**31 - 1
@@ -114,6 +147,14 @@ def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_acc
         ["B", "candi"],
         lambda f: f["B"] <= f["candi"],
         "B candidates are drawn from candi: B may not exceed candi",
+    )
+    flags.register_multi_flags_validator(
+        ["optimizer", "writeback", "tournament"],
+        lambda f: (
+            (f["optimizer"], f["writeback"], f["tournament"]) != ("adam", "sum", "fair")
+        ),
+        "Adam's state cannot be summed over candidates: add --writeback=winner or "
+        "--writeback=merge",
     )
 
 
@@ -219,13 +260,17 @@ class Experiment:
             tasks=len(tasks),
             aggregation=FLAGS.aggregation,
             centred=FLAGS.centred,
+            module_kinds=FLAGS.module_kinds,
+            fixed_path_active=FLAGS.fixed_path_active,
         )
         training = pathnet.Training(
-            B=FLAGS.B,
+            # In a sequential tournament a candidate is trained alone.
+            B=FLAGS.B if FLAGS.tournament == "fair" else 1,
             T=FLAGS.T,
             batch_num=FLAGS.batch_num,
             learning_rate=FLAGS.learning_rate,
             writeback=FLAGS.writeback,
+            optimizer=FLAGS.optimizer,
         )
         _check_memory(grid, training)
         _check_images(training, images)
@@ -273,6 +318,7 @@ class Repeat:
         population = pathnet.random_paths(
             random_stream(seed, POPULATION, number), FLAGS.candi, grid.L, grid.M, grid.N
         )
+        mutation = pathnet.mutation_rule(FLAGS.mutation, grid.L, grid.N)
         curve = {"generation": [], "fitness": []}
         progress = _Progress(number, task)
         for generation in range(1, FLAGS.max_steps + 1):
@@ -280,21 +326,12 @@ class Repeat:
             drawn = pathnet.draw_candidates(rng, FLAGS.candi, FLAGS.B)
             paths = population[drawn]
             geopaths = pathnet.to_geopath(paths, grid.M)
-            batches = rng.choice(
-                len(task.train.labels), FLAGS.T * FLAGS.batch_num, replace=False
-            )
-            fitness, loss = net.train(
-                geopaths,
-                task.train.images[batches],
-                task.train.labels[batches],
-                number,
-                fixed_path,
-            )
+            fitness, loss = self._compete(rng, geopaths, task, number)
             population[drawn], winner = pathnet.overwrite_losers(
-                rng, paths, fitness, grid.M
+                rng, paths, fitness, grid.M, **mutation
             )
 
-            active = np.maximum(geopaths[winner], fixed_path)
+            active = grid.active(geopaths[winner], fixed_path)
             now = Generation(
                 generation, population, paths[winner], active, fitness, loss, winner
             )
@@ -315,6 +352,27 @@ class Repeat:
         self.outcomes.append(outcome)
         if FLAGS.runs == 1:
             print(_report(number, outcome, fixed_path), flush=True)
+
+    def _compete(self, rng, geopaths, task, number):
+        """Trains the candidates of a tournament: fitness and loss, float [B] each."""
+
+        def train(candidates):
+            batches = rng.choice(
+                len(task.train.labels), FLAGS.T * FLAGS.batch_num, replace=False
+            )
+            return self._net.train(
+                candidates,
+                task.train.images[batches],
+                task.train.labels[batches],
+                number,
+                self._fixed_path,
+            )
+
+        if FLAGS.tournament == "fair":
+            return train(geopaths)
+        # Each starts from what those before it left, and shuffles for itself.
+        fitness, loss = zip(*[train(geopath[None]) for geopath in geopaths])
+        return np.concatenate(fitness), np.concatenate(loss)
 
     def freeze(self):
         """Freezes the modules of the last best path; they stay active from now on."""
@@ -398,7 +456,7 @@ class Trail:
             f"{family}/mean_fitness": now.fitness.mean(),
             f"{family}/loss": now.loss[now.winner],
         }
-        if now.number % TEST_EVERY == 0 or ends:
+        if now.number % FLAGS.test_every == 0 or ends:
             curves[f"{family}/accuracy_test"] = self._net.accuracy(
                 now.active,
                 task.test.images[:TEST_IMAGES],
@@ -441,7 +499,7 @@ class Trail:
             os.path.join(self._folder, "paths.png"),
             [outcome.geopath for outcome in outcomes],
             [outcome.task.title for outcome in outcomes],
-            pathnet.module_kinds(self._net.grid.L, self._net.grid.M),
+            self._net.grid.kinds(),
         )
         plotting.animate_evolution(
             os.path.join(self._folder, "evolution.gif"), self._snapshots

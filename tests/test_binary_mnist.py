@@ -82,6 +82,12 @@ def learned(result):
     return result["seed"], result["overlap"], tasks
 
 
+def learned_by(scripts, cwd, *flags):
+    succeeded(scripts.fork(cwd, SCRIPT, *flags, "--record=results"))
+    (result,) = results_in(cwd)
+    return result
+
+
 def marks(lines):
     """The signs of a printed grid: str [L, M]."""
     return np.array([re.fullmatch(r"layer \d+  (.*)", ln)[1].split() for ln in lines])
@@ -521,6 +527,28 @@ def test_help_names_every_flag(scripts, cwd, default_run):
     assert not list(cwd.iterdir())
 
 
+@pytest.mark.parametrize("preset", ["published", "early", "paper"])
+def test_presets_name_whole_systems(scripts, cwd, preset):
+    flagfile = f"--flagfile={scripts.root}/presets/{preset}.flags"
+    size = "--T=4", "--max_steps=2", "--filt=10"
+    result = learned_by(scripts, cwd, flagfile, *size)
+    chosen = {
+        "published": ("sequential", "drift", "mixed", "sgd", True),
+        "early": ("fair", "uniform", "linear", "adam", True),
+        "paper": ("fair", "uniform", "linear", "sgd", False),
+    }
+    names = "tournament", "mutation", "module_kinds", "optimizer", "fixed_path_active"
+    assert tuple(result["flags"][name] for name in names) == chosen[preset]
+    assert [task["generations"] for task in result["tasks"]] == [2, 2]
+
+
+def test_the_held_out_curve_can_have_a_point_a_generation(scripts, cwd):
+    size = "--L=2", "--T=4", "--max_steps=3", "--filt=10", "--test_every=1"
+    succeeded(scripts.fork(cwd, SCRIPT, *size))
+    events = EventAccumulator(str(run_folder(cwd))).Reload()
+    assert curve(events, "task1/accuracy_test")[0] == [1, 2, 3]
+
+
 # ---- Mistakes ----
 
 BAD_FLAGS = {
@@ -558,6 +586,12 @@ BAD_FLAGS = {
     "--aggregation=max": ["aggregation=max", "last_average"],
     "--writeback=mean": ["writeback=mean", "merge"],
     "--record=some": ["record=some", "results"],
+    "--tournament=unfair": ["tournament=unfair", "sequential"],
+    "--mutation=none": ["mutation=none", "drift"],
+    "--module_kinds=conv": ["module_kinds=conv", "linear"],
+    "--optimizer=rmsprop": ["optimizer=rmsprop", "adam"],
+    "--optimizer=adam": ["optimizer=adam", "writeback=sum", "--writeback=winner"],
+    "--test_every=0": ["test_every=0"],
     "--max_steps": ["max_steps"],
     "--batchsize=3": ["batchsize"],
     "--no_such_flag": ["no_such_flag"],

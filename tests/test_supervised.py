@@ -23,6 +23,12 @@ DEFAULTS = {
     "filt": 8,
     "aggregation": "average",
     "centred": False,
+    "module_kinds": "mixed",
+    "fixed_path_active": True,
+    "tournament": "fair",
+    "mutation": "uniform",
+    "optimizer": "sgd",
+    "test_every": 10,
     "candi": 7,
     "B": 3,
     "T": 4,
@@ -91,7 +97,7 @@ class RecordingNet:
         call |= {"task": task, "fixed_path": fixed_path.copy()}
         self.trained.append(call)
         number = sum(call["task"] == task for call in self.trained)
-        fitness = np.array(self._fitness_of(task, number), float)
+        fitness = np.array(self._fitness_of(task, number), float)[: len(geopaths)]
         return fitness, 1 - fitness
 
     def accuracy(self, geopath, images, labels, task):
@@ -171,6 +177,48 @@ def test_all_candidates_of_a_generation_get_the_same_mini_batches(flags):
         drawn.append(tuple(numbers))
     assert len(set(drawn)) == len(drawn)  # every generation draws its own
     assert len(set(itertools.chain(*drawn))) == 60  # and none is left out for ever
+
+
+def test_in_turn_each_candidate_is_trained_alone_on_batches_of_its_own(flags):
+    flags.tournament, flags.max_steps = "sequential", 4
+    fitness = [0.2, 0.6, 0.4]
+    net = RecordingNet(lambda _, number: [fitness[(number - 1) % 3]])
+    repeat = repeat_on(net)
+    repeat.learn(numbered_task())
+    assert len(net.trained) == flags.max_steps * flags.B
+    drawn = set()
+    for call in net.trained:
+        assert call["geopaths"].shape == (1, flags.L, flags.M)
+        drawn.add(tuple(call["images"][:, 0]))
+    assert len(drawn) == len(net.trained)
+    last = repeat.outcomes[0].last
+    assert last.fitness.tolist() == fitness
+    assert last.loss.tolist() == [0.8, 0.4, 0.6]
+    assert last.winner == 1
+    np.testing.assert_array_equal(
+        repeat.outcomes[0].geopath, net.trained[-2]["geopaths"][0]
+    )
+
+
+def test_genes_drift_towards_module_0(flags):
+    flags.mutation, flags.max_steps, flags.stop_accuracy = "drift", 400, 1
+    repeat = repeat_on(RecordingNet())
+    repeat.learn(numbered_task())
+    assert (repeat.outcomes[0].last.population == 0).mean() > 0.9
+
+
+def test_frozen_modules_need_not_be_active(flags):
+    flags.fixed_path_active = False
+    net = RecordingNet()
+    net.grid = small_grid(fixed_path_active=False)
+    repeat = repeat_on(net)
+    for _ in range(2):
+        repeat.learn(numbered_task())
+        repeat.freeze()
+    second = repeat.outcomes[1]
+    np.testing.assert_array_equal(second.last.active, second.geopath)
+    np.testing.assert_array_equal(net.trained[-1]["fixed_path"], net.initialized[1][2])
+    assert net.initialized[1][2].any()
 
 
 def test_images_do_not_depend_on_what_wins(flags):
