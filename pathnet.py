@@ -1,5 +1,8 @@
 """PathNet: a grid of modules, paths through it, and the tournament that evolves them.
 
+    python pathnet.py show DIR                # prints and draws a network that was saved
+    python pathnet.py show DIR PICTURE.png    # draws it there, not as DIR/paths.png
+
 Fernando et al. 2017, "PathNet: Evolution Channels Gradient Descent in Super Neural
 Networks" (arXiv 1701.08734). Three parts, in this order:
 
@@ -177,6 +180,17 @@ def format_geopath(geopath, fixed_path=None):
     marks = np.where(geopath > 0, "#", np.where(fixed_path > 0, "+", "."))
     return "\n".join(
         f"layer {layer + 1}  " + " ".join(row) for layer, row in enumerate(marks)
+    )
+
+
+def format_task(number, title, task, geopath, fixed_path):
+    """How a task ended, as text; `task` is its entry of results.jsonl."""
+    ended = "" if task["converged"] else "not converged after "
+    return (
+        f"Task {number + 1}, {title}: {ended}{task['generations']} generations, "
+        f"training accuracy {task['fitness']:.4f}, "
+        f"held-out accuracy {task['accuracy_test']:.4f}\n"
+        + format_geopath(geopath, fixed_path)
     )
 
 
@@ -832,3 +846,51 @@ def _layer(x, kernel, bias, relu_gain, skip_gain):
         if skip_gain is None
         else out + tf.reduce_sum(skip_gain, 1)[:, None, None] * x
     )
+
+
+# --------------------------------------------------------------------------------------
+# python pathnet.py show DIR
+# --------------------------------------------------------------------------------------
+
+
+def show(folder, picture=None):
+    """Prints what a folder of --save_dir holds and draws it; raises what reading does."""
+    import checkpoint
+    import plotting
+
+    network = checkpoint.read_network(folder)
+    flags, used = network.flags, np.zeros_like(network.fixed_path)
+    print(
+        f"{network.script}, seed {flags['seed']}: {flags['L']} layers of {flags['M']} "
+        f"modules, at most {flags['N']} of a layer on a path"
+    )
+    geopaths = [
+        to_geopath(np.array(task["path"]), flags["M"]) for task in network.tasks
+    ]
+    for number, (task, geopath) in enumerate(zip(network.tasks, geopaths)):
+        print(format_task(number, task["title"], task, geopath, used))
+        used = np.maximum(used, geopath)
+    free = ", ".join(str(int(count)) for count in flags["M"] - used.sum(1))
+    print(f"{int(used.sum())} of {used.size} modules used; free in each layer: {free}")
+    picture = picture or os.path.join(folder, "paths.png")
+    plotting.draw_paths(
+        picture,
+        geopaths,
+        [task["title"] for task in network.tasks],
+        module_kinds(flags["L"], flags["M"], flags["module_kinds"]),
+    )
+    print(f"Picture: {picture}")
+
+
+def main(arguments):
+    match arguments:
+        case ["show", folder, *picture] if len(picture) <= 1:
+            show(folder, *picture)
+        case _:
+            raise commandline.UserError("usage: pathnet.py show DIR [PICTURE.png]")
+
+
+if __name__ == "__main__":
+    import commandline
+
+    commandline.run(main, with_files=True)
