@@ -266,9 +266,9 @@ class GaWorker:
         self._change(session, paths=self._random_paths(0))
         self._begin([])
 
-    def _go_on(self, session, arrays, facts):
+    def _go_on(self, session, facts, arrays):
         self._check(facts)
-        self._remember(arrays, facts)
+        self._remember(facts, arrays)
         session.run(
             self._restore,
             {self._restored[name]: arrays[name] for name in self._restored},
@@ -282,11 +282,11 @@ class GaWorker:
         """After a death of this process alone: what it knew is in the checkpoint."""
         loaded = checkpoint.load(self._settings.checkpoint_dir)
         if loaded is not None:
-            self._check(loaded[1])
-            if int(loaded[0]["task"]) == int(session.run(self._look)["task"]):
+            self._check(loaded[0])
+            if int(loaded[1]["task"]) == int(session.run(self._look)["task"]):
                 self._remember(*loaded)
 
-    def _remember(self, arrays, facts):
+    def _remember(self, facts, arrays):
         self._begin(
             facts["outcomes"],
             Curve(self._max_time_step, arrays["curve"], arrays["recent"]),
@@ -450,7 +450,7 @@ class GaWorker:
         number = sum(outcome["steps"] for outcome in self._outcomes)
         number += int(arrays["steps"])
         arrays |= {"curve": self._curve.values, "recent": np.array(self._curve.recent)}
-        checkpoint.save(self._settings.checkpoint_dir, number, arrays, self._facts())
+        checkpoint.save(self._settings.checkpoint_dir, number, self._facts(), arrays)
 
     def finish(self):
         """Appends the line of the run to results.jsonl; returns the last line to print."""

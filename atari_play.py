@@ -35,7 +35,7 @@ def play(checkpoint_dir, number, episodes, record, seed):
     loaded = checkpoint.load(checkpoint_dir)
     if loaded is None:
         raise UserError(f"flag --checkpoint_dir={checkpoint_dir}: no checkpoint there")
-    arrays, facts = loaded
+    facts, arrays = loaded
     begun = min(int(arrays["task"]) + 1, len(facts["games"]))
     task = (begun if number is None else number) - 1
     if task >= begun:

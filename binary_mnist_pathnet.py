@@ -3,12 +3,18 @@
     python binary_mnist_pathnet.py                                    # 1v3, then 1v2
     python binary_mnist_pathnet.py --a1=4 --a2=5 --b1=6 --b2=7 --seed=7
     python binary_mnist_pathnet.py --runs=30 --record=results         # 30 repeats
+    python binary_mnist_pathnet.py --tasks=1v3,1v2,4v5,6v7            # any number of tasks
+    python binary_mnist_pathnet.py --runs=20 --record=results --control=pathnet,scratch,finetune
+    python binary_mnist_pathnet.py --save_dir=DIR
+    python binary_mnist_pathnet.py --load_dir=DIR --tasks=4v5         # one more on top of it
 
 Paths through the grid compete in tournaments until a winner classifies 99 % of its
 training images. Its path is frozen, everything else starts again, and the second task
 is learned on top of it. The last line, Entire Iter:251,TASK1:169,TASK2:82,Overlap:2, has
 the generations of both tasks and the number of modules that their best paths share.
 """
+
+import re
 
 from absl import flags
 
@@ -22,6 +28,9 @@ flags.DEFINE_integer("a1", 1, "First digit of task 1.", 0, 9)
 flags.DEFINE_integer("a2", 3, "Second digit of task 1.", 0, 9)
 flags.DEFINE_integer("b1", 1, "First digit of task 2.", 0, 9)
 flags.DEFINE_integer("b2", 2, "Second digit of task 2.", 0, 9)
+flags.DEFINE_list(
+    "tasks", None, "Pairs of digits, such as 1v3,1v2,4v5, in place of a1 to b2."
+)
 flags.DEFINE_enum(
     "noise",
     "salt",
@@ -34,6 +43,11 @@ flags.register_multi_flags_validator(
 flags.register_multi_flags_validator(
     ["b1", "b2"], lambda f: f["b1"] != f["b2"], "a task needs two different digits"
 )
+flags.register_validator(
+    "tasks",
+    lambda v: v is None or (v and all(re.fullmatch(r"(\d)v(?!\1)\d", t) for t in v)),
+    "must be a list of pairs of two different digits, such as 1v3,1v2",
+)
 supervised.define_flags(
     M=10,
     N=3,
@@ -45,45 +59,52 @@ supervised.define_flags(
 )
 
 
-def load(pairs):
-    """Training and test images of each pair of digits, as they are."""
+def load(names):
+    """Training and test images of each task, as they are."""
     if FLAGS.fake_data:
         rng = supervised.random_stream(FLAGS.seed, supervised.FAKE_DATA, 0)
         dataset = datasets.fake(28 * 28, 10, 10_000, 1_000, rng)
     else:
         dataset = datasets.load_mnist(FLAGS.data_dir)
     return [
-        [datasets.two_classes(split, *pair) for split in (dataset.train, dataset.test)]
-        for pair in pairs
+        [
+            datasets.two_classes(split, *map(int, name.split("v")))
+            for split in (dataset.train, dataset.test)
+        ]
+        for name in names
     ]
 
 
-def make_task(pair, splits, rng):
+def make_task(name, splits, rng):
     """Two digits as a task, with the noise of one repeat."""
     noisy = [
         datasets.Split(datasets.add_noise(split.images, FLAGS.noise, rng), split.labels)
         for split in splits
     ]
-    return supervised.Task("{}v{}".format(*pair), "{} vs {}".format(*pair), *noisy)
+    return supervised.Task(name, name.replace("v", " vs "), *noisy)
 
 
 def main():
-    pairs = [(FLAGS.a1, FLAGS.a2), (FLAGS.b1, FLAGS.b2)]
-    names = ["{}v{}".format(*pair) for pair in pairs]
-    data = load(pairs)
+    pairs = f"{FLAGS.a1}v{FLAGS.a2}", f"{FLAGS.b1}v{FLAGS.b2}"
+    network = supervised.load_network("binary_mnist")
+    names = [*(task["name"] for task in network.tasks), *(FLAGS.tasks or pairs)]
+    data = load(names)
     images = min(len(train.labels) for train, _ in data)
 
-    experiment = supervised.Experiment("binary_mnist", 28 * 28, 2, names, images)
+    experiment = supervised.Experiment(
+        "binary_mnist", 28 * 28, 2, names, images, network
+    )
     for repeat in experiment.repeats():
-        for number, (pair, splits) in enumerate(zip(pairs, data)):
+        for number, (name, splits) in enumerate(zip(names, data)):
             rng = supervised.random_stream(repeat.seed, supervised.NOISE, number)
             # Tournaments between paths, until a winner is good enough.
-            repeat.learn(make_task(pair, splits, rng))
+            repeat.learn(make_task(name, splits, rng))
             # Its path is frozen and stays active; everything else starts again.
             repeat.freeze()
-        one, two = (outcome.generations for outcome in repeat.outcomes)
+        generations = [outcome.generations for outcome in repeat.outcomes]
+        tasks = [f"TASK{number}:{g}" for number, g in enumerate(generations, 1)]
         repeat.finish(
-            f"Entire Iter:{one + two},TASK1:{one},TASK2:{two},Overlap:{repeat.overlap()}"
+            f"Entire Iter:{sum(generations)},{','.join(tasks)},Overlap:{repeat.overlap()}"
         )
 
 

@@ -3,6 +3,7 @@
     python cifar_svhn_pathnet.py                       # CIFAR-10, then SVHN
     python cifar_svhn_pathnet.py --cifar_first=0       # SVHN, then CIFAR-10
     python cifar_svhn_pathnet.py --data_dir=DIR        # files in DIR, no download
+    python cifar_svhn_pathnet.py --tasks=cifar10,svhn,cifar10    # any number of tasks
 
 Paths through the grid compete in tournaments for 500 generations. The last winner's path
 is frozen, everything else starts again, and the second task is learned on top of it. The
@@ -18,7 +19,17 @@ import supervised
 
 FLAGS = flags.FLAGS
 
+TITLES = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
+
 flags.DEFINE_bool("cifar_first", True, "Whether CIFAR-10 is task 1, or SVHN.")
+flags.DEFINE_list(
+    "tasks", None, "Data sets, such as cifar10,svhn,cifar10, in place of cifar_first."
+)
+flags.register_validator(
+    "tasks",
+    lambda v: v is None or (v and set(v) <= TITLES.keys()),
+    f"must be a list of {' and '.join(TITLES)}",
+)
 # The published settings, [0, 1] and 0.2, leave SVHN at chance: see the README.
 supervised.define_flags(
     M=20,
@@ -41,25 +52,28 @@ def load(name):
 
 
 def main():
-    names = ["cifar10", "svhn"] if FLAGS.cifar_first else ["svhn", "cifar10"]
-    titles = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
-    tasks = []
-    for name in names:
-        dataset = load(name)
-        tasks.append(supervised.Task(name, titles[name], dataset.train, dataset.test))
+    order = ("cifar10", "svhn") if FLAGS.cifar_first else ("svhn", "cifar10")
+    network = supervised.load_network("cifar_svhn")
+    names = [*(task["name"] for task in network.tasks), *(FLAGS.tasks or order)]
+    data = {name: load(name) for name in dict.fromkeys(names)}
+    images = min(len(dataset.train.labels) for dataset in data.values())
 
-    images = min(len(task.train.labels) for task in tasks)
-
-    experiment = supervised.Experiment("cifar_svhn", 32 * 32 * 3, 10, names, images)
+    experiment = supervised.Experiment(
+        "cifar_svhn", 32 * 32 * 3, 10, names, images, network
+    )
     for repeat in experiment.repeats():
-        for task in tasks:
+        for name in names:
             # Tournaments between paths, for max_steps generations.
-            repeat.learn(task)
+            repeat.learn(
+                supervised.Task(name, TITLES[name], data[name].train, data[name].test)
+            )
             # The last winner's path is frozen and stays active; all else starts again.
             repeat.freeze()
-        one, two = (outcome.last.best_fitness for outcome in repeat.outcomes)
-        order = "_".join(names).upper()
-        repeat.finish(f"{order},TASK1:{one:.4f},TASK2:{two:.4f},Done")
+        tasks = [
+            f"TASK{number}:{outcome.last.best_fitness:.4f}"
+            for number, outcome in enumerate(repeat.outcomes, 1)
+        ]
+        repeat.finish(f"{'_'.join(names).upper()},{','.join(tasks)},Done")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """PathNet: a grid of modules, paths through it, and the tournament that evolves them.
 
+    python pathnet.py show DIR                # prints and draws a network that was saved
+    python pathnet.py show DIR PICTURE.png    # draws it there, not as DIR/paths.png
+
 Fernando et al. 2017, "PathNet: Evolution Channels Gradient Descent in Super Neural
 Networks" (arXiv 1701.08734). Three parts, in this order:
 
@@ -13,6 +16,8 @@ Importing this module imports TensorFlow, quietly. The other files say
 
 import contextlib
 import dataclasses
+import functools
+import gc
 import os
 import re
 import sys
@@ -75,6 +80,9 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
     ]
 )
+# TensorFlow's hundreds of thousands of objects stay until the end: looking for garbage
+# among them, as they are made and when the interpreter ends, takes a second.
+gc.disable()
 with _without_start_up_notes():
     import tensorflow.compat.v1 as tf
 
@@ -82,6 +90,8 @@ with _without_start_up_notes():
     tf.disable_v2_behavior()
     tf.enable_resource_variables()
     tf.config.list_physical_devices("GPU")
+gc.freeze()
+gc.enable()
 
 # --------------------------------------------------------------------------------------
 # Paths
@@ -123,6 +133,19 @@ def mutate(rng, paths, M, rate=None, low=-2, high=2):
     return np.clip(paths + moves * offsets, 0, M - 1)
 
 
+MUTATIONS = ("uniform", "drift")
+
+
+def mutation_rule(name, L, N):
+    """Arguments of `mutate` for paths [L, N]: the paper's rule, or the early drift.
+
+    Under `drift` genes move twice as often, and only towards module 0.
+    """
+    if name == "drift":
+        return {"rate": min(2 / (N * L), 1), "low": -4, "high": -1}
+    return {}
+
+
 def to_geopath(paths, M):
     """Paths [..., L, N] as binary geopaths: float32 [..., L, M], 1 where active."""
     return (paths[..., None] == np.arange(M)).any(axis=-2).astype(np.float32)
@@ -137,10 +160,13 @@ def diversity(geopaths):
     """How much a population differs: mean Jaccard distance over pairs of candidates.
 
     Args:
-      geopaths: binary [candi, L, M], candi >= 2.
+      geopaths: binary [candi, L, M].
     Returns:
-      float in [0, 1]: 0 if all paths are the same, 1 if no two share a module.
+      float in [0, 1]: 0 if all paths are the same or there is only one, 1 if no two
+      share a module.
     """
+    if len(geopaths) == 1:
+        return 0.0
     flat = geopaths.reshape(len(geopaths), -1)
     shared = flat @ flat.T
     sizes = np.diag(shared)
@@ -154,6 +180,17 @@ def format_geopath(geopath, fixed_path=None):
     marks = np.where(geopath > 0, "#", np.where(fixed_path > 0, "+", "."))
     return "\n".join(
         f"layer {layer + 1}  " + " ".join(row) for layer, row in enumerate(marks)
+    )
+
+
+def format_task(number, title, task, geopath, fixed_path):
+    """How a task ended, as text; `task` is its entry of results.jsonl."""
+    ended = "" if task["converged"] else "not converged after "
+    return (
+        f"Task {number + 1}, {title}: {ended}{task['generations']} generations, "
+        f"training accuracy {task['fitness']:.4f}, "
+        f"held-out accuracy {task['accuracy_test']:.4f}\n"
+        + format_geopath(geopath, fixed_path)
     )
 
 
@@ -194,13 +231,18 @@ def overwrite_losers(rng, paths, fitness, M, **mutation):
 
 AGGREGATIONS = ("average", "sum", "last_average")
 WRITEBACKS = ("sum", "merge", "winner")
+OPTIMIZERS = ("sgd", "adam")
 KINDS = ("skip", "linear", "residual")
+MODULE_KINDS = ("mixed", "linear")
 
 
-def module_kinds(L, M):
-    """Kind of each module: str [L, M]; layer 1 is linear, later ones mix by j % 3."""
+def module_kinds(L, M, choice="mixed"):
+    """Kind of each module: str [L, M]; layer 1 is linear, later ones mix by j % 3.
+
+    With `choice` "linear" all of them are.
+    """
     kinds = np.array(KINDS)[np.tile(np.arange(M) % len(KINDS), (L, 1))]
-    kinds[0] = "linear"
+    kinds[0 if choice == "mixed" else slice(None)] = "linear"
     return kinds
 
 
@@ -212,6 +254,9 @@ class Grid:
       L, M, N, filt: as above. inputs: pixels of an image. classes: of each task.
       tasks: number of output layers.
       aggregation: one of AGGREGATIONS. centred: pixels in [-0.5, 0.5], else in [0, 1].
+      module_kinds: one of MODULE_KINDS.
+      fixed_path_active: whether frozen modules are active in every path, or in those
+        that name them.
     """
 
     L: int
@@ -223,6 +268,16 @@ class Grid:
     tasks: int = 2
     aggregation: str = "average"
     centred: bool = False
+    module_kinds: str = "mixed"
+    fixed_path_active: bool = True
+
+    def kinds(self):
+        """Kind of each module: str [L, M]."""
+        return module_kinds(self.L, self.M, self.module_kinds)
+
+    def active(self, geopath, fixed_path):
+        """Modules that compute when a path does: binary [L, M]."""
+        return np.maximum(geopath, fixed_path) if self.fixed_path_active else geopath
 
     def gains(self):
         """What a module's ReLU and its input count for in the output of its layer.
@@ -236,7 +291,7 @@ class Grid:
             divisor[:] = self.M
         elif self.aggregation == "last_average":
             divisor[-1] = self.M
-        kinds = module_kinds(self.L, self.M)
+        kinds = self.kinds()
         relu = (kinds != "skip") / divisor
         skip = np.isin(kinds, ["skip", "residual"]) / divisor
         return relu.astype(np.float32), skip.astype(np.float32)
@@ -244,13 +299,30 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How a generation trains: B candidates, T mini-batches of batch_num images."""
+    """How a generation trains: B candidates, T mini-batches of batch_num images.
+
+    Raises:
+      ValueError: Adam with the writeback "sum": mean squares of gradients do not add up.
+    """
 
     B: int
     T: int
     batch_num: int
     learning_rate: float
     writeback: str = "sum"
+    optimizer: str = "sgd"
+
+    def __post_init__(self):
+        if self.optimizer == "adam" and self.writeback == "sum" and self.B > 1:
+            raise ValueError("the changes of several candidates' moments have no sum")
+
+    @property
+    def block(self):
+        """Mini-batches of one block, see `PathNet._train_candidates`.
+
+        Adam's steps are not linear in the gradient, so each needs the weights.
+        """
+        return block_length(self.T) if self.optimizer == "sgd" else 1
 
 
 def block_length(T):
@@ -268,7 +340,8 @@ class PathNet:
     of 16 images is then one vector register wide.
     """
 
-    def __init__(self, grid, training):
+    def __init__(self, grid, training, alone=False):
+        """Builds the graph; with `alone`, `train` takes B candidates or a single one."""
         self.grid = grid
         self.training = training
         self.graph = tf.Graph()
@@ -279,8 +352,10 @@ class PathNet:
             with tf.name_scope("initialization"):
                 self._build_initialization()
                 zeros = tf.global_variables_initializer()
-            with tf.name_scope("generation"):
-                self._build_generation()
+            self._train = {}
+            for B in {training.B, 1} if alone else {training.B}:
+                with tf.name_scope("generation"):
+                    self._train[B] = self._build_generation(B)
             with tf.name_scope("evaluation"):
                 self._build_evaluation()
         self.graph.finalize()
@@ -310,7 +385,7 @@ class PathNet:
         """One generation: trains B candidates alike and writes parameters back.
 
         Args:
-          geopaths: binary [B, L, M], at most N ones a row.
+          geopaths: binary [B, L, M], at most N ones a row; [1, L, M] if built `alone`.
           images: uint8 [T*batch_num, inputs], the mini-batches one after the other.
           labels: int [T*batch_num], values in [0, classes).
           task: which output layer to train.
@@ -321,7 +396,7 @@ class PathNet:
           cross-entropy over the mini-batches, each before its update.
         """
         correct, loss, _ = self.session.run(
-            self._train,
+            self._train[len(geopaths)],
             {
                 self.geopath: geopaths,
                 self.images: images,
@@ -354,7 +429,7 @@ class PathNet:
         return int(correct) / len(images)
 
     def parameters(self):
-        """All parameters by name: float32 arrays."""
+        """All parameters by name: float32 arrays; with Adam its state as well."""
         return self.session.run(self._parameters)
 
     def set_parameters(self, values):
@@ -367,8 +442,7 @@ class PathNet:
 
     def _build_inputs(self):
         grid = self.grid
-        paths = [self.training.B, grid.L, grid.M]
-        self.geopath = tf.placeholder(tf.float32, paths, "geopath")
+        self.geopath = tf.placeholder(tf.float32, [None, grid.L, grid.M], "geopath")
         self.active_path = tf.placeholder(tf.float32, [grid.L, grid.M], "active_path")
         self.fixed_path = tf.placeholder(tf.float32, [grid.L, grid.M], "fixed_path")
         self.images = tf.placeholder(tf.uint8, [None, grid.inputs], "images")
@@ -377,7 +451,12 @@ class PathNet:
         self.seed = tf.placeholder(tf.int64, [], "seed")
 
     def _build_parameters(self):
-        """kernels[layer] [M, filt, fan_in], biases[layer] [M, filt], and a head for each task."""
+        """kernels[layer] [M, filt, fan_in], biases[layer] [M, filt], and a head for each task.
+
+        Under Adam each has two moments of its shape, the running means of its gradient
+        and of that squared, and all share a count of the steps. All are 0 when a task
+        begins, and stay so for frozen modules, which therefore stand still.
+        """
         grid = self.grid
         self.kernels, self.biases = [], []
         for layer in range(grid.L):
@@ -390,6 +469,22 @@ class PathNet:
                 "kernel", [grid.tasks, grid.classes, grid.filt]
             )
             self.head_bias = _variable("bias", [grid.tasks, grid.classes])
+        self._variables = (
+            self.kernels + self.biases + [self.head_kernel, self.head_bias]
+        )
+        self._steps = _variable("steps", [])
+        self._moments = {
+            variable.op.name: [
+                _variable(f"{variable.op.name}_{moment}", variable.shape)
+                for moment in ("mean", "mean_square")
+                if self.training.optimizer == "adam"
+            ]
+            for variable in self._variables
+        }
+
+    def with_moments(self, variable):
+        """A parameter's variable and those of its moments, which share its fate."""
+        return [variable, *self._moments[variable.op.name]]
 
     def _build_initialization(self):
         """Truncated normal weights (stddev 0.1) and biases 0.1, but for what is kept."""
@@ -405,40 +500,58 @@ class PathNet:
         for bias, kept in biases:
             fresh = tf.fill(bias.shape, 0.1)
             assignments.append(bias.assign(tf.where(kept, bias, fresh)))
+        variables = list(self._variables)
+        if self.training.optimizer == "adam":
+            state = [self._steps, *sum(self._moments.values(), [])]
+            assignments += [v.assign(tf.zeros_like(v)) for v in state]
+            variables += state
         self._initialize = tf.group(*assignments)
 
-        variables = self.kernels + self.biases + [self.head_kernel, self.head_bias]
         self._parameters = {v.op.name: v.read_value() for v in variables}
         self._saved = {v.op.name: tf.placeholder(v.dtype, v.shape) for v in variables}
         self._restore = tf.group(*[v.assign(self._saved[v.op.name]) for v in variables])
 
-    def _build_generation(self):
+    def _build_generation(self, B):
         """B candidates, gathered, trained on the same mini-batches, and written back.
 
         A path names at most N of M modules, so only those rows are gathered; what a
         generation costs does not depend on M.
+
+        Returns:
+          (correct, loss, writes): int32 [B], float32 [B], and the op that persists.
         """
-        grid, B = self.grid, self.training.B
+        grid = self.grid
+        geopath = tf.reshape(self.geopath, [B, grid.L, grid.M])
         fixed = tf.tile(self.fixed_path[None], [B, 1, 1])
-        trainable = self.geopath * (1 - fixed)
+        trainable = geopath * (1 - fixed)
 
         # Slots: which modules are computed. A layer has N for each candidate and, once
         # there is a fixed path, as many multiples of N as it needs.
         widest = tf.cast(tf.reduce_max(tf.reduce_sum(self.fixed_path, 1)), tf.int32)
         fixed_slots = tf.minimum(grid.N * ((widest + grid.N - 1) // grid.N), grid.M)
-        slots = tf.minimum(grid.N + fixed_slots, grid.M)
         first = _Slots(self, 0, trainable[:, 0], grid.N)
         first_fixed = _Slots(self, 0, self.fixed_path[:1], fixed_slots)
+        fixed_gain = first_fixed.relu_gain
+        if grid.fixed_path_active:
+            active, slots = tf.maximum(geopath, fixed), grid.N + fixed_slots
+        else:
+            active, slots = geopath, grid.N
+            fixed_gain *= tf.gather(geopath[:, 0], first_fixed.index[0], axis=1)
         later = [
-            _Slots(self, layer, tf.maximum(self.geopath, fixed)[:, layer], slots)
+            _Slots(self, layer, active[:, layer], tf.minimum(slots, grid.M))
             for layer in range(1, grid.L)
         ]
-        head = [tf.tile(v[self.task][None], [B] + [1] * (len(v.shape) - 1))
-                for v in (self.head_kernel, self.head_bias)]  # fmt: skip
+        head = [
+            [
+                tf.tile(v[self.task][None], [B] + [1] * (len(v.shape) - 1))
+                for v in self.with_moments(variable)
+            ]
+            for variable in (self.head_kernel, self.head_bias)
+        ]
 
         parameters = {
-            "first": (first.kernel, first.bias),
-            "later": [(s.kernel, s.bias) for s in later],
+            "first": first.parameters,
+            "later": [s.parameters for s in later],
             "head": head,
         }
         update = [
@@ -446,12 +559,15 @@ class PathNet:
             for layer, s in enumerate(later, 1)
         ]
         correct, loss, trained = tf.function(
-            self._train_candidates, jit_compile=True, autograph=False
+            functools.partial(self._train_candidates, B),
+            jit_compile=True,
+            autograph=False,
         )(
             self.images,
             self.labels,
             parameters,
-            (first_fixed.kernel, first_fixed.bias, first_fixed.relu_gain),
+            self._steps.read_value(),
+            (first_fixed.kernel, first_fixed.bias, fixed_gain),
             first.relu_gain,
             [(s.relu_gain, s.skip_gain, u) for s, u in zip(later, update)],
         )
@@ -459,10 +575,12 @@ class PathNet:
             writes = self._write_back(
                 correct, trainable, [first] + later, parameters, trained
             )
-        self._train = (correct, loss, writes)
+        return correct, loss, writes
 
-    def _train_candidates(self, images, labels, parameters, fixed, first_gain, later):
-        """T steps of gradient descent for all candidates; compiled by XLA.
+    def _train_candidates(
+        self, B, images, labels, parameters, steps, fixed, first_gain, later
+    ):
+        """T steps of gradient descent, or Adam, for B candidates; compiled by XLA.
 
         The first layer holds nearly all of the work. Written out, T steps of
         W <- W - rate * G_t X_t' are 2T thin products that are bound by memory. A block
@@ -470,20 +588,28 @@ class PathNet:
         W X_s' - rate * sum over r < s of G_r (X_r X_s'), with W as of the start of the
         block, and W catches up at its end with one product for all c steps. That is the
         same arithmetic in another order, c times as thick.
+
+        Each parameter comes and goes as a list of itself and its moments.
         """
         grid, training = self.grid, self.training
-        B, N, F, C = training.B, grid.N, grid.filt, grid.classes
-        n, c = training.batch_num, block_length(training.T)
-        blocks, rate, units = training.T // c, training.learning_rate, B * N * F
+        N, F, C = grid.N, grid.filt, grid.classes
+        n, c = training.batch_num, training.block
+        blocks, units = training.T // c, B * N * F
+        if training.optimizer == "sgd":
+            rate, descend = training.learning_rate, _descend
+        else:  # the rate comes in after the gradient
+            rate, descend = 1.0, functools.partial(_adam, training.learning_rate)
 
         pixels = tf.reshape(self._scale(images), [blocks, c * n, grid.inputs])
         targets = tf.transpose(
             tf.reshape(tf.one_hot(labels, C), [blocks, c, n, C]), [0, 1, 3, 2]
         )
         from_fixed = self._fixed_first_layer(pixels, *fixed)
-        weights = tf.reshape(parameters["first"][0], [units, grid.inputs])
-        bias = tf.reshape(parameters["first"][1], [units, 1])
-        rest = tf.nest.flatten((parameters["later"], parameters["head"]))
+        weights, bias = (
+            [tf.reshape(value, [units, -1]) for value in parameter]
+            for parameter in parameters["first"]
+        )
+        rest = [*sum(parameters["later"], []), *parameters["head"]]
         rates = [rate * u for _, _, u in later for _ in range(2)] + [
             tf.fill([B, 1], rate)
         ] * 2
@@ -501,9 +627,11 @@ class PathNet:
                 + head_bias[..., None]
             )
 
-        def block_of_steps(i, correct, loss, weights, bias, *rest):
+        def block_of_steps(i, correct, loss, weights, bias, rest):
             x, x_fixed, target = pixels[i], from_fixed[i], targets[i]
-            pre = tf.split(tf.matmul(weights, x, transpose_b=True) + bias, c, axis=1)
+            step = steps + tf.cast(i + 1, tf.float32)
+            pre = tf.matmul(weights[0], x, transpose_b=True) + bias[0]
+            pre = tf.split(pre, c, axis=1)
             batches = tf.split(x, c)
             grads = []
             for s in range(c):
@@ -511,37 +639,44 @@ class PathNet:
                     # The 1 is the input of the bias.
                     products = tf.matmul(x[: s * n], batches[s], transpose_b=True) + 1
                     pre[s] -= tf.matmul(tf.concat(grads, 1), products)
-                logits = logits_of(pre[s], x_fixed[s], rest)
+                values = [value for value, *_ in rest]
+                logits = logits_of(pre[s], x_fixed[s], values)
                 hits = tf.equal(tf.argmax(logits, 1), tf.argmax(target[s])[None])
                 correct += tf.reduce_sum(tf.cast(hits, tf.int32), 1)
                 entropy, error = _cross_entropy(logits, target[s])
                 loss += entropy / training.T
                 # The errors of all candidates at once: no parameter is shared, so
                 # each has its own gradient.
-                grad, *grads_rest = tf.gradients(logits, [pre[s], *rest], grad_ys=error)
+                grad, *grads_rest = tf.gradients(
+                    logits, [pre[s], *values], grad_ys=error
+                )
                 grads.append(rate * grad)
                 rest = [
-                    v - tf.reshape(r, [B, -1] + [1] * (len(v.shape) - 2)) * g
-                    for v, r, g in zip(rest, rates, grads_rest)
+                    descend(
+                        p, tf.reshape(r, [B, -1] + [1] * (len(g.shape) - 2)) * g, step
+                    )
+                    for p, r, g in zip(rest, rates, grads_rest)
                 ]
             grads = tf.concat(grads, 1)
-            weights -= tf.matmul(grads, x)
-            bias -= tf.reduce_sum(grads, 1, keepdims=True)
-            return i + 1, correct, loss, weights, bias, *rest
+            weights = descend(weights, tf.matmul(grads, x), step)
+            bias = descend(bias, tf.reduce_sum(grads, 1, keepdims=True), step)
+            return i + 1, correct, loss, weights, bias, rest
 
-        _, correct, loss, weights, bias, *rest = tf.while_loop(
+        _, correct, loss, weights, bias, rest = tf.while_loop(
             lambda i, *_: i < blocks,
             block_of_steps,
-            (0, tf.zeros([B], tf.int32), tf.zeros([B]), weights, bias, *rest),
+            (0, tf.zeros([B], tf.int32), tf.zeros([B]), weights, bias, rest),
         )
-        later_trained, head = tf.nest.pack_sequence_as(
-            (parameters["later"], parameters["head"]), rest
-        )
-        first = (
-            tf.reshape(weights, [B, N, F, grid.inputs]),
-            tf.reshape(bias, [B, N, F]),
-        )
-        return correct, loss, {"first": first, "later": later_trained, "head": head}
+        *of_modules, head_kernel, head_bias = rest
+        trained = {
+            "first": [
+                [tf.reshape(value, [B, N, F, grid.inputs]) for value in weights],
+                [tf.reshape(value, [B, N, F]) for value in bias],
+            ],
+            "later": [of_modules[i : i + 2] for i in range(0, len(of_modules), 2)],
+            "head": [head_kernel, head_bias],
+        }
+        return correct, loss, trained
 
     def _scale(self, images):
         """Bytes as inputs of the grid: float32 in [0, 1], or in [-0.5, 0.5] if centred."""
@@ -549,26 +684,29 @@ class PathNet:
         return pixels - 0.5 if self.grid.centred else pixels
 
     def _fixed_first_layer(self, pixels, kernel, bias, gain):
-        """What the frozen modules of layer 1 add, for all images: [blocks, c, filt, n].
+        """What the frozen modules of layer 1 add, for all images.
 
-        They do not change in a generation, and are the same for all candidates.
+        They do not change in a generation.
+
+        Returns:
+          float32 [blocks, c, B, filt, n]; 1 in place of B if all candidates use them.
         """
-        F, n, c = self.grid.filt, self.training.batch_num, block_length(self.training.T)
+        training, F = self.training, self.grid.filt
+        n, c = training.batch_num, training.block
         flat = tf.reshape(pixels, [-1, self.grid.inputs])
         pre = tf.matmul(
             tf.reshape(kernel, [-1, self.grid.inputs]), flat, transpose_b=True
         )
-        pre = tf.reshape(pre, [1, -1, F, self.training.T * n]) + bias[..., None]
-        return tf.transpose(
-            tf.reshape(_aggregate(pre, gain), [F, -1, c, n]), [1, 2, 0, 3]
-        )
+        pre = tf.reshape(pre, [1, -1, F, training.T * n]) + bias[..., None]
+        out = tf.reshape(_aggregate(pre, gain), [-1, F, training.T // c, c, n])
+        return tf.transpose(out, [2, 3, 0, 1, 4])
 
     def _write_back(self, correct, trainable, slots, before, after):
         """Adds to each parameter the changes that `writeback` gives credit to.
 
         credit [B, L, M] is 1 where a candidate's change of a module persists.
         """
-        B = self.training.B
+        B = int(trainable.shape[0])
         winner = tf.one_hot(tf.argmax(correct), B)
         if self.training.writeback == "sum":
             credit, head_credit = trainable, tf.ones([B])
@@ -595,15 +733,21 @@ class PathNet:
         for layer, (old, new) in enumerate(layers):
             index = slots[layer].index
             weight = tf.gather(credit[:, layer], index, batch_dims=1)
-            for variable, a, b in zip(
+            for parameter, olds, news in zip(
                 (self.kernels[layer], self.biases[layer]), old, new
             ):
-                writes.append(tf.scatter_add(variable, index, credited(weight, a, b)))
-        for variable, a, b in zip(
+                for variable, a, b in zip(self.with_moments(parameter), olds, news):
+                    change = credited(weight, a, b)
+                    writes.append(tf.scatter_add(variable, index, change))
+        for parameter, olds, news in zip(
             (self.head_kernel, self.head_bias), before["head"], after["head"]
         ):
-            change = tf.reduce_sum(credited(head_credit, a, b), 0)
-            writes.append(tf.scatter_add(variable, self.task, change))
+            for variable, a, b in zip(self.with_moments(parameter), olds, news):
+                change = tf.reduce_sum(credited(head_credit, a, b), 0)
+                writes.append(tf.scatter_add(variable, self.task, change))
+        if self.training.optimizer == "adam":
+            with tf.control_dependencies([correct]):  # until then it is read
+                writes.append(self._steps.assign_add(self.training.T))
         return tf.group(*writes)
 
     def _build_evaluation(self):
@@ -628,6 +772,7 @@ class _Slots:
     Attributes:
       index: int32 [B, count], which module a slot holds.
       kernel, bias: float32 [B, count, filt, fan_in] and [B, count, filt].
+      parameters: [kernel, *moments], [bias, *moments].
       relu_gain, skip_gain: float32 [B, count], 0 for a slot that holds none.
     """
 
@@ -635,14 +780,32 @@ class _Slots:
         relu_gain, skip_gain = net.grid.gains()
         with tf.name_scope(f"gather{layer + 1}"):
             on, self.index = tf.math.top_k(active, count)
-            self.kernel = tf.gather(net.kernels[layer], self.index)
-            self.bias = tf.gather(net.biases[layer], self.index)
+            self.parameters = [
+                [tf.gather(v, self.index) for v in net.with_moments(variable)]
+                for variable in (net.kernels[layer], net.biases[layer])
+            ]
+            (self.kernel, *_), (self.bias, *_) = self.parameters
             self.relu_gain = on * tf.gather(relu_gain[layer], self.index)
             self.skip_gain = on * tf.gather(skip_gain[layer], self.index)
 
 
 def _variable(name, shape):
     return tf.get_variable(name, shape, initializer=tf.zeros_initializer())
+
+
+def _descend(parameter, change, _):
+    """A step of gradient descent; `change` is the gradient times the learning rate."""
+    (value,) = parameter
+    return [value - change]
+
+
+def _adam(rate, parameter, gradient, step):
+    """A step of Adam, the `step`-th from 1 on (Kingma and Ba 2015, end of section 2)."""
+    value, mean, square = parameter
+    mean = 0.9 * mean + 0.1 * gradient
+    square = 0.999 * square + 0.001 * gradient**2
+    rate *= tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+    return [value - rate * mean / (tf.sqrt(square) + 1e-8), mean, square]
 
 
 def _cross_entropy(logits, target):
@@ -683,3 +846,51 @@ def _layer(x, kernel, bias, relu_gain, skip_gain):
         if skip_gain is None
         else out + tf.reduce_sum(skip_gain, 1)[:, None, None] * x
     )
+
+
+# --------------------------------------------------------------------------------------
+# python pathnet.py show DIR
+# --------------------------------------------------------------------------------------
+
+
+def show(folder, picture=None):
+    """Prints what a folder of --save_dir holds and draws it; raises what reading does."""
+    import checkpoint
+    import plotting
+
+    network = checkpoint.read_network(folder)
+    flags, used = network.flags, np.zeros_like(network.fixed_path)
+    print(
+        f"{network.script}, seed {flags['seed']}: {flags['L']} layers of {flags['M']} "
+        f"modules, at most {flags['N']} of a layer on a path"
+    )
+    geopaths = [
+        to_geopath(np.array(task["path"]), flags["M"]) for task in network.tasks
+    ]
+    for number, (task, geopath) in enumerate(zip(network.tasks, geopaths)):
+        print(format_task(number, task["title"], task, geopath, used))
+        used = np.maximum(used, geopath)
+    free = ", ".join(str(int(count)) for count in flags["M"] - used.sum(1))
+    print(f"{int(used.sum())} of {used.size} modules used; free in each layer: {free}")
+    picture = picture or os.path.join(folder, "paths.png")
+    plotting.draw_paths(
+        picture,
+        geopaths,
+        [task["title"] for task in network.tasks],
+        module_kinds(flags["L"], flags["M"], flags["module_kinds"]),
+    )
+    print(f"Picture: {picture}")
+
+
+def main(arguments):
+    match arguments:
+        case ["show", folder, *picture] if len(picture) <= 1:
+            show(folder, *picture)
+        case _:
+            raise commandline.UserError("usage: pathnet.py show DIR [PICTURE.png]")
+
+
+if __name__ == "__main__":
+    import commandline
+
+    commandline.run(main, with_files=True)

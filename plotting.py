@@ -2,9 +2,12 @@
 
     python plotting.py logs/*/results.jsonl --generations=figures/generations.png
     python plotting.py logs/*/results.jsonl --curves=figures/curves.png
+    python plotting.py logs/*/results.jsonl --overlaps=figures/overlaps.png
+    python plotting.py logs/*/results.jsonl --retention=figures/retention.png
 
-prints a table of all results and draws the generations that their tasks took, or how
-fitness grew over them.
+prints a table of all results and draws the generations that their tasks took, how
+fitness grew over them, how many modules the best paths share, or how well each task
+is remembered after the later ones.
 
 Pictures are drawn on matplotlib's Agg canvas directly and never through pyplot, so
 importing this module neither picks a backend nor changes any global state. Files are
@@ -28,7 +31,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Wedge
+from matplotlib.patches import Circle, Rectangle, Wedge
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -60,8 +63,8 @@ KIND_MARKERS = {"skip": "_", "residual": "+"}
 PNG_DPI = 150
 GIF_DPI = 100
 GIF_SIZE = (720, 400)  # pixels
-GIF_FRAMES = 48
-GIF_FRAME_MS = 120
+GIF_FRAMES = 30
+GIF_FRAME_MS = 160
 GIF_HOLD_MS = 1800
 # Besides the exact ones. Far fewer than 256: colours that differ by less than can
 # be seen would only swell the file.
@@ -553,6 +556,119 @@ def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     _save_png(filename, figure)
 
 
+def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """How many modules the best paths share, as a PNG file.
+
+    One panel an order of tasks: the share of repeats with each overlap, its mean, and
+    what two independent random paths would share.
+
+    Args:
+        filename: the picture; an existing file is replaced.
+        results: repeats as in results.jsonl, of two tasks each.
+
+    Raises:
+        ValueError: the results hold no repeat of two tasks.
+        OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    orders: dict[str, list[dict]] = {}
+    for result in results:
+        if len(result["tasks"]) == 2:
+            name = ", then ".join(task["name"] for task in result["tasks"])
+            orders.setdefault(name, []).append(result)
+    if not orders:
+        raise ValueError("no results to plot")
+    figure, panels = _panels(len(orders))
+    for axes, (name, group) in zip(panels, orders.items()):
+        overlaps = np.array([result["overlap"] for result in group])
+        sizes = group[0]["flags"]
+        most = sizes["L"] * sizes["N"]
+        counts = np.bincount(overlaps, minlength=most + 1)
+        axes.bar(range(most + 1), counts, color=task_colour(0), alpha=0.6, width=0.8)
+        mean, error = recorded.mean_and_error(overlaps)
+        spread = f" ± {error:.2f}" if np.isfinite(error) else ""
+        axes.axvline(mean, color=task_colour(0), linestyle="--", linewidth=1.8)
+        chance = sizes["L"] * sizes["N"] ** 2 / sizes["M"]
+        axes.axvline(chance, color=MUTED, linestyle=":", linewidth=1.8)
+        lines = (
+            (f"mean {mean:.2f}{spread}, n = {len(group)}", task_colour(0)),
+            (f"two random paths: {chance:.2f}", MUTED),
+        )
+        for place, (text, colour) in enumerate(lines):
+            axes.annotate(
+                text,
+                xy=(0, 1),
+                xycoords="axes fraction",
+                xytext=(0, 24 - 15 * place),
+                textcoords="offset points",
+                color=colour,
+                fontsize=9.5,
+            )
+        axes.set_title(name, loc="left", color=INK, weight="bold", fontsize=12, pad=42)
+        axes.set_xlabel(f"modules shared, of {most}", color=INK)
+        axes.set_ylabel("repeats", color=INK)
+        axes.set_xticks(range(most + 1))
+        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        _quiet(axes)
+    _save_png(filename, figure)
+
+
+def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """Held-out accuracy on each task after each later one, as a PNG file.
+
+    A row a task that was learned, a column a task that was tested, with the mean over
+    repeats; beside it the generations that each took, and the modules used so far.
+
+    Args:
+        filename: the picture; an existing file is replaced.
+        results: repeats of the same tasks, as in results.jsonl.
+
+    Raises:
+        UserError: the repeats are not of the same tasks.
+        OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    names, accuracy = recorded.retention(results)
+    means = 100 * accuracy.mean(axis=0)
+    tasks = len(names)
+    beside = [
+        (title, np.mean([[task[key] for task in r["tasks"]] for r in results], axis=0))
+        for title, key in (
+            ("generations", "generations"),
+            ("modules\nso far", "modules_so_far"),
+        )
+    ]
+    figure = Figure(
+        figsize=(2.6 + 0.95 * (tasks + len(beside)), 1.9 + 0.6 * tasks),
+        facecolor=BACKGROUND,
+        layout="constrained",
+    )
+    axes = figure.add_subplot()
+    known = np.isfinite(means)
+    low, high = means[known].min(), means[known].max()
+    for row, column in zip(*np.nonzero(known)):
+        # From half of the colour on, so that white text can be read on all of them.
+        share = 0.55 + 0.45 * (means[row, column] - low) / max(high - low, 1e-9)
+        colour = _shade(np.array([share]), task_colour(0))[0]
+        axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, color=colour))
+        text = f"{means[row, column]:.2f}"
+        axes.text(column, row, text, ha="center", va="center", color=BACKGROUND)
+    for place, (title, values) in enumerate(beside, tasks):
+        for row, value in enumerate(values):
+            text = f"{value:.0f}"
+            axes.text(place + 0.2, row, text, ha="center", va="center", color=INK)
+        axes.text(place + 0.2, -0.62, title, ha="center", va="bottom", color=MUTED)
+    axes.set(xlim=(-0.55, tasks + len(beside)), ylim=(tasks - 0.45, -0.55))
+    axes.set_xticks(range(tasks), names, color=INK)
+    axes.set_yticks(range(tasks), [f"after {name}" for name in names], color=INK)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    repeats = f", mean of {len(results)} repeats" if len(results) > 1 else ""
+    figure.suptitle(
+        f"Held-out accuracy on each task, %{repeats}", color=INK, weight="bold"
+    )
+    _save_png(filename, figure)
+
+
 def mean_curve(
     curves: Sequence[dict],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -955,6 +1071,8 @@ def main(filenames: Sequence[str]) -> None:
         plot_generations: FLAGS.generations,
         plot_curves: FLAGS.curves,
         plot_scores: FLAGS.scores,
+        plot_overlaps: FLAGS.overlaps,
+        plot_retention: FLAGS.retention,
     }
     if any(pictures.values()) and len(settings) > 1:
         raise commandline.UserError(
@@ -979,6 +1097,8 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string("curves", None, "Learning curves to draw: a PNG file.")
     flags.DEFINE_string("scores", None, "Scores of Atari games to draw: a PNG file.")
+    flags.DEFINE_string("overlaps", None, "Histograms of the overlap to draw: a PNG.")
+    flags.DEFINE_string("retention", None, "Retention matrix to draw: a PNG file.")
     flags.DEFINE_float(
         "level", None, "Count generations up to this training accuracy.", 0, 1
     )

@@ -14,7 +14,8 @@ from commandline import UserError
 NO_SETTING = {"seed", "runs", "data_dir", "log_dir", "record", "fake_data"}
 NO_SETTING |= {"job_name", "task_index", "ps_hosts", "worker_hosts", "st_port_num"}
 NO_SETTING |= {"checkpoint_dir", "isolate", "play", "play_task", "play_episodes"}
-NO_SETTING |= {"a1", "a2", "b1", "b2", "cifar_first"}
+NO_SETTING |= {"a1", "a2", "b1", "b2", "cifar_first", "tasks"}
+NO_SETTING |= {"save_dir", "load_dir", "test_every"}
 
 
 def append(filename, result):
@@ -73,6 +74,7 @@ def by_setting(results):
     """
     settings = [
         {k: v for k, v in result["flags"].items() if k not in NO_SETTING}
+        | {"control": result.get("control", "pathnet")}
         for result in results
     ]
     names = dict.fromkeys(name for setting in settings for name in setting)
@@ -97,6 +99,28 @@ def speedup(first, second):
     if len(first) == 0 or len(second) == 0 or np.mean(second) == 0:
         return None
     return float(np.mean(first) / np.mean(second))
+
+
+def speedup_interval(first, second):
+    """A 95 % interval for `speedup` of values that belong together in pairs.
+
+    Bootstrap over the pairs, such as the repeats of one seed, by percentiles.
+
+    Returns:
+      (low, high), or None where there are fewer than two pairs or a mean is 0.
+    """
+    if len(first) < 2 or not np.all(second):
+        return None
+    from scipy.stats import bootstrap  # only here: it takes half a second to import
+
+    interval = bootstrap(
+        (first, second),
+        lambda first, second, axis: np.mean(first, axis) / np.mean(second, axis),
+        paired=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def generations_to(curve, level, window=10):
@@ -209,6 +233,101 @@ def table(results, level=None):
         ]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def control_table(results):
+    """A Markdown table: each task under each control, compared with `scratch`.
+
+    The speedup is the generations of the control "scratch", of the same seeds, divided
+    by those of this one, with a bootstrap interval; for every task but the first.
+    """
+    groups = {}
+    for result in results:
+        for place, task in enumerate(result["tasks"]):
+            of_control = groups.setdefault((place, task["name"]), {})
+            of_control.setdefault(result["control"], {})[result["seed"]] = task
+    rows = [
+        "| task | control | repeats | converged | generations | speedup [95 %] | held-out % |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for (place, name), of_control in groups.items():
+        scratch = of_control.get("scratch", {})
+        for control, by_seed in of_control.items():
+            tasks = list(by_seed.values())
+            shared = [seed for seed in by_seed if seed in scratch]
+            ratio = ""
+            if place > 0 and control != "scratch" and shared:
+                ratio = _ratio(
+                    [scratch[seed]["generations"] for seed in shared],
+                    [by_seed[seed]["generations"] for seed in shared],
+                )
+            cells = [
+                f"{place + 1}: {name}",
+                control,
+                str(len(tasks)),
+                str(sum(task["converged"] for task in tasks)),
+                _spread([task["generations"] for task in tasks], 1),
+                ratio,
+                _spread([100 * task["accuracy_test"] for task in tasks], 2),
+            ]
+            rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def retention(results):
+    """What is left of each task after each later one, over repeats of the same tasks.
+
+    Returns:
+      (names, accuracy): the tasks, and a float array [repeats, tasks, tasks], NaN where
+      the column's task comes after the row's.
+    Raises:
+      UserError: the repeats are not of the same tasks, or from before this was recorded.
+    """
+    orders = {tuple(task["name"] for task in result["tasks"]) for result in results}
+    if len(orders) != 1 or not all("retention" in result for result in results):
+        raise UserError(
+            "retention is of repeats that learn the same tasks in the same order: name "
+            "results of those"
+        )
+    (names,) = orders
+    accuracy = np.full([len(results), len(names), len(names)], np.nan)
+    for matrix, result in zip(accuracy, results):
+        for place, row in enumerate(result["retention"]):
+            matrix[place, : len(row)] = row
+    return list(names), accuracy
+
+
+def retention_table(results):
+    """A Markdown table of `retention`, with generations and modules used so far."""
+    names, accuracy = retention(results)
+    digits = 1 if len(results) > 1 else 0
+    rows = [
+        f"| held-out % on | {' | '.join(names)} | generations | modules so far |",
+        "| --- |" + " --- |" * (len(names) + 2),
+    ]
+    for place, name in enumerate(names):
+        tasks = [result["tasks"][place] for result in results]
+        cells = [
+            f"after {place + 1}: {name}",
+            *(
+                _spread(list(100 * accuracy[:, place, column]), 2)
+                if column <= place
+                else ""
+                for column in range(len(names))
+            ),
+            _spread([task["generations"] for task in tasks], digits),
+            _spread([task["modules_so_far"] for task in tasks], digits),
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _ratio(first, second):
+    """A speedup with its interval, as text; nothing where there is none."""
+    ratio, interval = speedup(first, second), speedup_interval(first, second)
+    if ratio is None:
+        return ""
+    return f"{ratio:.2f}" + (" [{:.2f}, {:.2f}]".format(*interval) if interval else "")
 
 
 def _generations(tasks, level):

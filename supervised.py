@@ -2,12 +2,15 @@
 
 A script defines its tasks and says, top to bottom, what happens to them:
 
+    network = supervised.load_network(...)    # what an earlier run has learned, if any
     experiment = supervised.Experiment(...)   # the grid, built once
-    for repeat in experiment.repeats():       # a seed each
+    for repeat in experiment.repeats():       # a seed each, under each control
         for task in tasks:
             repeat.learn(task)                # tournaments until a winner is good enough
             repeat.freeze()                   # its path; everything else starts again
         repeat.finish("...")                  # results and pictures, the last line
+
+`Repeat` is PathNet; its subclasses after it are what PathNet is compared with.
 """
 
 import dataclasses
@@ -20,6 +23,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+import checkpoint
 import commandline
 import datasets
 import folders
@@ -36,9 +40,13 @@ flags.disclaim_key_flags()  # they are the script's, so that its --help shows th
 FAKE_DATA, NOISE, POPULATION, TOURNAMENT = range(4)
 
 PLAIN_LINE_EVERY = 50  # generations, where no terminal shows a progress bar
-TEST_EVERY = 10  # generations between two points of the held-out curve
 TEST_IMAGES = 2_000  # of the held-out images for that curve; the results use all
 IMAGE_EVERY = 25  # generations between two pictures of the population
+
+# Flags that a saved network keeps when further tasks are learned on it. With the same
+# seed those tasks are learned as if the run had never ended.
+KEPT_FLAGS = ("L", "M", "N", "filt", "aggregation", "module_kinds", "centred")
+KEPT_FLAGS += ("fixed_path_active", "optimizer", "seed", "noise", "fake_data")
 
 
 def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_accuracy):
@@ -56,6 +64,17 @@ def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_acc
         "Output of a layer: its active modules' sum over M, their sum, or their sum but "
         "over M in the last layer.",
     )
+    flags.DEFINE_enum(
+        "module_kinds",
+        "mixed",
+        pathnet.MODULE_KINDS,
+        "Modules after layer 1: skip, linear and residual in turn, or linear alone.",
+    )
+    flags.DEFINE_bool(
+        "fixed_path_active",
+        True,
+        "Frozen modules are active in every path, or in those that name them.",
+    )
     flags.DEFINE_bool(
         "centred", centred, "Scale pixels to [-0.5, 0.5] instead of [0, 1]."
     )
@@ -63,15 +82,32 @@ def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_acc
         "candi", 20, "Candidate paths in the population.", lower_bound=2
     )
     flags.DEFINE_integer("B", 2, "Candidates of a tournament.", lower_bound=2)
+    flags.DEFINE_enum(
+        "tournament",
+        "fair",
+        ["fair", "sequential"],
+        "Candidates start from the same parameters and see the same mini-batches, or "
+        "are trained one after the other on the same parameters, all of them for good.",
+    )
+    flags.DEFINE_enum(
+        "mutation",
+        "uniform",
+        pathnet.MUTATIONS,
+        "A gene moves by -2 to 2 with probability 1/(L*N), or by -4 to -1 with twice that.",
+    )
     flags.DEFINE_integer("T", 50, "Mini-batches a generation.", lower_bound=1)
     flags.DEFINE_integer("batch_num", 16, "Images of a mini-batch.", lower_bound=1)
-    flags.DEFINE_float("learning_rate", learning_rate, "Of gradient descent.")
+    flags.DEFINE_enum(
+        "optimizer", "sgd", pathnet.OPTIMIZERS, "Plain gradient descent, or Adam."
+    )
+    flags.DEFINE_float("learning_rate", learning_rate, "Of the optimizer.")
     flags.DEFINE_enum(
         "writeback",
         writeback,
         pathnet.WRITEBACKS,
         "Which changes persist after a tournament: the winner's, also the losers' in "
-        "modules that no fitter candidate uses (merge), or the sum of all.",
+        "modules that no fitter candidate uses (merge), or the sum of all. Of no "
+        "account in a sequential tournament.",
     )
     flags.DEFINE_float(
         "stop_accuracy", stop_accuracy, "Winner's training accuracy that ends a task."
@@ -80,9 +116,28 @@ def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_acc
         "max_steps", max_steps, "Most generations a task.", lower_bound=1
     )
     flags.DEFINE_integer(
+        "test_every",
+        10,
+        "Generations between two points of the held-out curve.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
         "seed", 0, "Seed of the first repeat; the next has the next.", 0, 2**31 - 1
     )
     flags.DEFINE_integer("runs", 1, "Independent repeats.", lower_bound=1)
+    flags.DEFINE_list(
+        "control",
+        ["pathnet"],
+        "What each repeat is learned with, one or more of pathnet; scratch: every task on "
+        "a new network; finetune: task 1's best path alone, trained on for every later "
+        "task; fixed_size: a network of N modules a layer, without evolution.",
+    )
+    flags.DEFINE_string(
+        "save_dir", None, "A new folder to store the finished network in."
+    )
+    flags.DEFINE_string(
+        "load_dir", None, "A folder of --save_dir, to learn the tasks on top of."
+    )
     flags.DEFINE_string(
         "data_dir", None, "Folder of the data; default: the script's own."
     )
@@ -116,6 +171,28 @@ def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_acc
         ["B", "candi"],
         lambda f: f["B"] <= f["candi"],
         "B candidates are drawn from candi: B may not exceed candi",
+    )
+    flags.register_validator(
+        "control",
+        lambda v: v and len(set(v)) == len(v) and set(v) <= CONTROLS.keys(),
+        f"must be a list of {', '.join(CONTROLS)}, each at most once",
+    )
+    for name in ("save_dir", "load_dir"):
+        flags.register_validator(name, lambda v: v != "", "must name a folder")
+        flags.register_multi_flags_validator(
+            [name, "runs", "control"],
+            lambda f, name=name: (
+                f[name] is None or (f["runs"], f["control"]) == (1, ["pathnet"])
+            ),
+            f"--{name} is of one network: leave out --runs and --control",
+        )
+    flags.register_multi_flags_validator(
+        ["optimizer", "writeback", "tournament"],
+        lambda f: (
+            (f["optimizer"], f["writeback"], f["tournament"]) != ("adam", "sum", "fair")
+        ),
+        "Adam's state cannot be summed over candidates: add --writeback=winner or "
+        "--writeback=merge",
     )
 
 
@@ -192,25 +269,72 @@ class Outcome:
         """Binary [L, M], the best path alone."""
         return pathnet.to_geopath(self.last.path, self.last.active.shape[1])
 
+    def entry(self):
+        """What results.jsonl holds of it."""
+        return {
+            "name": self.task.name,
+            "generations": self.generations,
+            "converged": self.converged,
+            "fitness": self.last.best_fitness,
+            "accuracy_test": self.accuracy_test,
+            "path": self.last.path.tolist(),
+            "seconds": round(self.seconds, 3),
+            "curve": self.curve,
+        }
+
+
+def load_network(script):
+    """The network in --load_dir, or an empty one without that flag.
+
+    Raises:
+      UserError: there is none, it is damaged, or it was made by another script or with
+        other flags.
+      OSError: a file cannot be read.
+    """
+    if FLAGS.save_dir is not None:
+        checkpoint.refuse_existing(FLAGS.save_dir)
+    folder = FLAGS.load_dir
+    if folder is None:
+        return checkpoint.Network()
+    network = checkpoint.read_network(folder)
+    if network.script != script:
+        raise UserError(
+            f"{folder}: its network is of {network.script}_pathnet.py; load it there"
+        )
+    values = commandline.flag_values()
+    other = [
+        f"--{name}={network.flags.get(name)}"
+        for name in KEPT_FLAGS
+        if name in values and values[name] != network.flags.get(name)
+    ]
+    if other:
+        raise UserError(
+            f"{folder}: its network was made with other flags: add {' '.join(other)}"
+        )
+    return network
+
 
 class Experiment:
     """One call of a script: the grid, built once, and the folder of the run."""
 
-    def __init__(self, name, inputs, classes, tasks, images):
+    def __init__(self, name, inputs, classes, tasks, images, network=None):
         """Builds the grid as the flags say.
 
         Args:
           name: of the script, in file names and results.
           inputs: pixels of an image. classes: of each task.
-          tasks: names of the tasks, in learning order.
+          tasks: names of the tasks, in learning order, those of `network` first.
           images: size of the smallest training set.
+          network: the checkpoint.Network to go on with.
 
         Raises:
-          UserError: a task has fewer images than a generation needs, or the grid or the
-            population does not fit into memory.
+          UserError: a task has fewer images than a generation needs, the grid or the
+            population does not fit into memory, or the network not into the grid.
           OSError: the folder of the run cannot be made.
         """
         self.name = name
+        self.network = network or checkpoint.Network()
+        self.results = []
         grid = pathnet.Grid(
             L=FLAGS.L,
             M=FLAGS.M,
@@ -221,35 +345,79 @@ class Experiment:
             tasks=len(tasks),
             aggregation=FLAGS.aggregation,
             centred=FLAGS.centred,
+            module_kinds=FLAGS.module_kinds,
+            fixed_path_active=FLAGS.fixed_path_active,
         )
         training = pathnet.Training(
-            B=FLAGS.B,
+            # In a sequential tournament a candidate is trained alone.
+            B=FLAGS.B if FLAGS.tournament == "fair" else 1,
             T=FLAGS.T,
             batch_num=FLAGS.batch_num,
             learning_rate=FLAGS.learning_rate,
             writeback=FLAGS.writeback,
+            optimizer=FLAGS.optimizer,
         )
         _check_memory(grid, training)
         _check_images(training, images)
+        self.net = pathnet.PathNet(grid, training, alone="finetune" in FLAGS.control)
+        if "fixed_size" in FLAGS.control:
+            # N modules a layer are all there is, and one candidate.
+            self.selected_net = pathnet.PathNet(
+                dataclasses.replace(grid, M=grid.N),
+                dataclasses.replace(training, B=1),
+            )
+        if self.network.tasks:
+            self._restore_network()
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         label = f"{name}__{'_'.join(tasks)}__seed{FLAGS.seed}__{now}"
         self.folder = folders.new(FLAGS.log_dir, label)
-        self.net = pathnet.PathNet(grid, training)
 
     def repeats(self):
-        """Yields a Repeat for each seed."""
+        """Yields a Repeat for each seed, under each control."""
         for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.runs):
-            yield Repeat(self, seed)
+            for control in FLAGS.control:
+                yield CONTROLS[control](self, seed)
+
+    def is_last(self, repeat):
+        """Whether nothing is learned after this repeat."""
+        return (repeat.seed, repeat.control) == (
+            FLAGS.seed + FLAGS.runs - 1,
+            FLAGS.control[-1],
+        )
+
+    def _restore_network(self):
+        """Gives the grid the parameters of the loaded network."""
+        loaded, folder = self.network, FLAGS.load_dir
+        values = self.net.parameters()
+        if loaded.parameters.keys() != values.keys():
+            raise UserError(f"{folder}: its network has other parameters than the grid")
+        for name, value in values.items():
+            array = loaded.parameters[name]
+            # The grid has a head for each task, the network for those that it knows.
+            rows = len(loaded.tasks) if name.startswith("output/") else len(value)
+            if array.shape[1:] != value.shape[1:] or len(array) < rows:
+                raise UserError(
+                    f"{folder}: {name} is of shape {list(array.shape)}, the grid's of "
+                    f"{list(value.shape)}"
+                )
+            value[:rows] = array[:rows]
+        self.net.set_parameters(values)
 
 
 class Repeat:
-    """All tasks learned once, from one seed."""
+    """All tasks learned once, from one seed: PathNet.
+
+    What the controls do otherwise are `begin` and `freeze`.
+    """
+
+    control = "pathnet"
 
     def __init__(self, experiment, seed):
         self._experiment = experiment
-        self._net = experiment.net
+        self._net = self.choose_net(experiment)
         self.seed = seed
         self.outcomes = []
+        self.retention = []  # a row a task: accuracy then on each task up to it
         grid = self._net.grid
         self._fixed_path = np.zeros([grid.L, grid.M], np.float32)
         self._trail = None
@@ -257,46 +425,69 @@ class Repeat:
             folder = experiment.folder
             if FLAGS.runs > 1:
                 folder = os.path.join(folder, f"seed_{seed}")
+            if len(FLAGS.control) > 1:
+                folder = os.path.join(folder, self.control)
             self._trail = Trail(folder, self._net)
+
+    def choose_net(self, experiment):
+        """The grid to learn on."""
+        return experiment.net
+
+    def begin(self, number):
+        """What a task starts from.
+
+        Draws new parameters for all that is not frozen, and a new population.
+
+        Returns:
+          int [candi, L, N], the population.
+        """
+        grid = self._net.grid
+        self._net.initialize(self.seed, number, self._fixed_path)
+        return pathnet.random_paths(
+            random_stream(self.seed, POPULATION, number),
+            FLAGS.candi,
+            grid.L,
+            grid.M,
+            grid.N,
+        )
+
+    def freeze(self):
+        """Freezes the modules of the last best path; they stay active from now on."""
+        self._fixed_path = np.maximum(self._fixed_path, self.outcomes[-1].geopath)
 
     def learn(self, task):
         """Tournaments between paths until a winner is good enough (section 2.2).
 
-        Starts from new parameters for everything that is not frozen, and from a new
-        population; gives up after max_steps generations, with the last winner.
+        Gives up after max_steps generations, with the last winner. A task that the
+        loaded network knows is not learned again.
 
         Raises:
           OSError: the events cannot be written.
         """
-        net, seed, number = self._net, self.seed, len(self.outcomes)
+        number = len(self.outcomes)
+        if number < len(self._experiment.network.tasks):
+            self._recall(task)
+            return
+        net, seed = self._net, self.seed
         grid, fixed_path = net.grid, self._fixed_path
+        _note_crowding(number, task, grid, fixed_path)
         started = time.monotonic()
-        net.initialize(seed, number, fixed_path)
-        population = pathnet.random_paths(
-            random_stream(seed, POPULATION, number), FLAGS.candi, grid.L, grid.M, grid.N
-        )
+        population = self.begin(number)
+        B = min(FLAGS.B, len(population))
+        mutation = pathnet.mutation_rule(FLAGS.mutation, grid.L, grid.N)
         curve = {"generation": [], "fitness": []}
         progress = _Progress(number, task)
         for generation in range(1, FLAGS.max_steps + 1):
             rng = random_stream(seed, TOURNAMENT, number, generation)
-            drawn = pathnet.draw_candidates(rng, FLAGS.candi, FLAGS.B)
+            drawn = pathnet.draw_candidates(rng, len(population), B)
             paths = population[drawn]
             geopaths = pathnet.to_geopath(paths, grid.M)
-            batches = rng.choice(
-                len(task.train.labels), FLAGS.T * FLAGS.batch_num, replace=False
-            )
-            fitness, loss = net.train(
-                geopaths,
-                task.train.images[batches],
-                task.train.labels[batches],
-                number,
-                fixed_path,
-            )
+            fitness, loss = self._compete(rng, geopaths, task, number)
             population[drawn], winner = pathnet.overwrite_losers(
-                rng, paths, fitness, grid.M
+                rng, paths, fitness, grid.M, **mutation
             )
 
-            active = np.maximum(geopaths[winner], fixed_path)
+            active = grid.active(geopaths[winner], fixed_path)
             now = Generation(
                 generation, population, paths[winner], active, fitness, loss, winner
             )
@@ -314,18 +505,71 @@ class Repeat:
         accuracy = net.accuracy(active, task.test.images, task.test.labels, number)
         seconds = time.monotonic() - started
         outcome = Outcome(task, now, converged, accuracy, seconds, curve)
+        self.retention.append(
+            [
+                net.accuracy(
+                    o.last.active, o.task.test.images, o.task.test.labels, earlier
+                )
+                for earlier, o in enumerate(self.outcomes)
+            ]
+            + [accuracy]
+        )
         self.outcomes.append(outcome)
         if FLAGS.runs == 1:
             print(_report(number, outcome, fixed_path), flush=True)
 
-    def freeze(self):
-        """Freezes the modules of the last best path; they stay active from now on."""
-        self._fixed_path = np.maximum(self._fixed_path, self.outcomes[-1].geopath)
+    def _recall(self, task):
+        """Takes up what the loaded network knows of a task."""
+        number, network = len(self.outcomes), self._experiment.network
+        known, active = network.tasks[number], network.active[number]
+        path, fitness = np.array(known["path"]), np.array([known["fitness"]])
+        last = Generation(
+            known["generations"],
+            path[None],
+            path,
+            active,
+            fitness,
+            loss=np.array([np.nan]),
+            winner=0,
+        )
+        outcome = Outcome(
+            task,
+            last,
+            known["converged"],
+            known["accuracy_test"],
+            known["seconds"],
+            known["curve"],
+        )
+        self.outcomes.append(outcome)
+        self.retention.append(known["retention"])
+        if self._trail:
+            self._trail.recall(task, outcome, self._fixed_path)
+        print(_report(number, outcome, self._fixed_path), flush=True)
+
+    def _compete(self, rng, geopaths, task, number):
+        """Trains the candidates of a tournament: fitness and loss, float [B] each."""
+
+        def train(candidates):
+            batches = rng.choice(
+                len(task.train.labels), FLAGS.T * FLAGS.batch_num, replace=False
+            )
+            return self._net.train(
+                candidates,
+                task.train.images[batches],
+                task.train.labels[batches],
+                number,
+                self._fixed_path,
+            )
+
+        if FLAGS.tournament == "fair":
+            return train(geopaths)
+        # Each starts from what those before it left, and shuffles for itself.
+        fitness, loss = zip(*[train(geopath[None]) for geopath in geopaths])
+        return np.concatenate(fitness), np.concatenate(loss)
 
     def overlap(self):
-        """Number of modules that the best paths of the last two tasks share."""
-        first, second = self.outcomes[-2:]
-        return pathnet.overlap(first.geopath, second.geopath)
+        """Number of modules that are on the best paths of two tasks or more."""
+        return plotting.count_overlap([outcome.geopath for outcome in self.outcomes])
 
     def finish(self, result_line):
         """Records the repeat, draws its pictures and prints its line, the last of all.
@@ -333,55 +577,127 @@ class Repeat:
         Raises:
           OSError: something could not be written; what was written before is whole.
         """
-        folder = self._experiment.folder
-        retention = [
-            self._net.accuracy(
-                o.last.active, o.task.test.images, o.task.test.labels, number
-            )
-            for number, o in enumerate(self.outcomes)
-        ]
-        results.append(os.path.join(folder, "results.jsonl"), self._result(retention))
+        experiment, folder = self._experiment, self._experiment.folder
+        result = self._result()
+        results.append(os.path.join(folder, "results.jsonl"), result)
+        if FLAGS.save_dir is not None:
+            self._save(result)
         if self._trail:
-            self._trail.close(self.outcomes)
+            self._trail.close(self.outcomes, result)
         if FLAGS.runs == 1:
-            for number, (outcome, now) in enumerate(zip(self.outcomes[:-1], retention)):
+            for number, outcome in enumerate(self.outcomes[:-1]):
+                now = self.retention[-1][number]
                 verdict = "unchanged" if now == outcome.accuracy_test else "CHANGED"
                 print(
                     f"Task {number + 1} once more: held-out accuracy {now:.4f}, {verdict}"
                 )
-        if self.seed == FLAGS.seed + FLAGS.runs - 1:
+            if len(self.outcomes) > 2:
+                print(f"\n{results.retention_table([result])}\n")
+        if len(FLAGS.control) > 1:
+            print(f"Seed {self.seed}, {self.control}:")
+            experiment.results.append(result)
+        if experiment.is_last(self):
+            if len(FLAGS.control) > 1:
+                print(f"\n{results.control_table(experiment.results)}\n")
             print(f"Results: {folder}\ntensorboard --logdir={folder}")
         print(result_line, flush=True)
 
-    def _result(self, retention):
+    def _save(self, result):
+        """Stores the network in --save_dir."""
+        tasks = [
+            {**task, "title": outcome.task.title, "retention": row}
+            for task, outcome, row in zip(
+                result["tasks"], self.outcomes, self.retention
+            )
+        ]
+        network = checkpoint.Network(
+            script=self._experiment.name,
+            flags=result["flags"],
+            tasks=tasks,
+            active=np.stack([outcome.last.active for outcome in self.outcomes]),
+            fixed_path=self._fixed_path,
+            parameters=self._net.parameters(),
+        )
+        checkpoint.write_network(FLAGS.save_dir, network)
+        print(f"Saved: {FLAGS.save_dir}")
+
+    def _result(self):
         """The object for results.jsonl."""
+        used = np.cumsum([outcome.geopath for outcome in self.outcomes], axis=0) > 0
         tasks = [
             {
-                "name": o.task.name,
-                "generations": o.generations,
-                "converged": o.converged,
-                "fitness": o.last.best_fitness,
-                "accuracy_test": o.accuracy_test,
+                **o.entry(),
                 "accuracy_test_after_all": now,
-                "path": o.last.path.tolist(),
-                "seconds": round(o.seconds, 3),
-                "curve": o.curve,
+                "modules_so_far": int(modules.sum()),
             }
-            for o, now in zip(self.outcomes, retention)
+            for o, now, modules in zip(self.outcomes, self.retention[-1], used)
         ]
         return {
             "script": self._experiment.name,
             "seed": self.seed,
+            "control": self.control,
             "flags": commandline.flag_values(),
             "versions": recording.versions(),
             "tasks": tasks,
             "overlap": self.overlap(),
+            "retention": self.retention,
             "seconds": round(sum(o.seconds for o in self.outcomes), 3),
         }
 
 
+class Scratch(Repeat):
+    """The control "scratch": nothing is frozen, so every task has a new network."""
+
+    control = "scratch"
+
+    def freeze(self):
+        pass
+
+
+class FineTune(Repeat):
+    """The control "finetune": task 1's best path, trained on for every later task.
+
+    All its parameters are kept and none is frozen; only the output layer is new.
+    """
+
+    control = "finetune"
+
+    def begin(self, number):
+        if number == 0:
+            return super().begin(number)
+        everything = np.ones_like(self._fixed_path)
+        self._net.initialize(self.seed, number, everything)
+        return self.outcomes[0].last.path[None]  # a population of one does not evolve
+
+    def freeze(self):
+        pass
+
+
+class FixedSize(Repeat):
+    """The control "fixed_size": as many modules as a path may use, and no others.
+
+    Every task has a new network, of which all modules are active.
+    """
+
+    control = "fixed_size"
+
+    def choose_net(self, experiment):
+        return experiment.selected_net
+
+    def begin(self, number):
+        grid = self._net.grid
+        self._net.initialize(self.seed, number, self._fixed_path)
+        return np.tile(np.arange(grid.N), (1, grid.L, 1))
+
+    def freeze(self):
+        pass
+
+
+CONTROLS = {kind.control: kind for kind in (Repeat, Scratch, FineTune, FixedSize)}
+
+
 class Trail:
-    """What a repeat leaves to look at: TensorBoard events, paths.png, evolution.gif."""
+    """What a repeat leaves to look at: events, paths.png, evolution.gif, retention.png."""
 
     def __init__(self, folder, net):
         self._folder = folder
@@ -400,7 +716,7 @@ class Trail:
             f"{family}/mean_fitness": now.fitness.mean(),
             f"{family}/loss": now.loss[now.winner],
         }
-        if now.number % TEST_EVERY == 0 or ends:
+        if now.number % FLAGS.test_every == 0 or ends:
             curves[f"{family}/accuracy_test"] = self._net.accuracy(
                 now.active,
                 task.test.images[:TEST_IMAGES],
@@ -436,18 +752,36 @@ class Trail:
         if ends:
             self._before = step
 
-    def close(self, outcomes):
+    def recall(self, task, outcome, fixed_path):
+        """Adds the end of a task that was learned in an earlier run."""
+        best = outcome.geopath
+        self._snapshots.append(
+            plotting.Snapshot(
+                task.title,
+                outcome.generations,
+                outcome.last.best_fitness,
+                best[None],
+                best,
+                fixed_path,
+            )
+        )
+
+    def close(self, outcomes, result):
         """Ends the events and draws the pictures."""
         self._events.close()
         plotting.draw_paths(
             os.path.join(self._folder, "paths.png"),
             [outcome.geopath for outcome in outcomes],
             [outcome.task.title for outcome in outcomes],
-            pathnet.module_kinds(self._net.grid.L, self._net.grid.M),
+            self._net.grid.kinds(),
         )
         plotting.animate_evolution(
             os.path.join(self._folder, "evolution.gif"), self._snapshots
         )
+        if len(outcomes) > 2:
+            plotting.plot_retention(
+                os.path.join(self._folder, "retention.png"), [result]
+            )
 
 
 class _Progress:
@@ -479,15 +813,26 @@ class _Progress:
             self._bar.close()
 
 
+def _note_crowding(number, task, grid, fixed_path):
+    """Says so where the frozen modules leave a layer fewer than a path may use."""
+    free = grid.M - fixed_path.sum(1).astype(int)
+    crowded = [
+        f"{count} of {grid.M} in layer {layer}"
+        for layer, count in enumerate(free, 1)
+        if count < grid.N
+    ]
+    if crowded:
+        print(
+            f"note: task {number + 1}, {task.title}: fewer modules are free than the "
+            f"{grid.N} that a path may use: {', '.join(crowded)}",
+            file=sys.stderr,
+        )
+
+
 def _report(number, outcome, fixed_path):
     """How a task ended, with its path as a grid."""
-    last = outcome.last
-    ended = "" if outcome.converged else "not converged after "
-    return (
-        f"Task {number + 1}, {outcome.task.title}: {ended}{last.number} generations, "
-        f"training accuracy {last.best_fitness:.4f}, "
-        f"held-out accuracy {outcome.accuracy_test:.4f}\n"
-        + pathnet.format_geopath(outcome.geopath, fixed_path)
+    return pathnet.format_task(
+        number, outcome.task.title, outcome.entry(), outcome.geopath, fixed_path
     )
 
 

@@ -7,7 +7,6 @@ and layouts of `pathnet.PathNet.parameters`, and `train` does what `PathNet.trai
 
 import numpy as np
 
-import pathnet
 from pathnet import tf
 
 
@@ -159,7 +158,9 @@ class MaskedPathNet:
 
     def _build_network(self):
         grid = self.grid
-        active = tf.maximum(self.geopath, self.fixed_path)
+        active = self.geopath
+        if grid.fixed_path_active:
+            active = tf.maximum(active, self.fixed_path)
         x = tf.cast(self.images, tf.float32) / 255
         if grid.centred:
             x -= 0.5
@@ -178,7 +179,7 @@ class MaskedPathNet:
         self._logits = tf.matmul(x, kernel, transpose_b=True) + bias
 
     def _module(self, layer, module, x):
-        kind = pathnet.module_kinds(self.grid.L, self.grid.M)[layer, module]
+        kind = self.grid.kinds()[layer, module]
         if kind == "skip":
             return x
         kernel, bias = self.kernels[layer][module], self.biases[layer][module]

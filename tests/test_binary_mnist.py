@@ -82,6 +82,12 @@ def learned(result):
     return result["seed"], result["overlap"], tasks
 
 
+def learned_by(scripts, cwd, *flags):
+    succeeded(scripts.fork(cwd, SCRIPT, *flags, "--record=results"))
+    (result,) = results_in(cwd)
+    return result
+
+
 def marks(lines):
     """The signs of a printed grid: str [L, M]."""
     return np.array([re.fullmatch(r"layer \d+  (.*)", ln)[1].split() for ln in lines])
@@ -216,23 +222,33 @@ def test_the_result_says_how_it_came_about(default_run):
         "a2": 3,
         "b1": 1,
         "b2": 2,
+        "tasks": None,
         "noise": "salt",
         "L": 3,
         "M": 10,
         "N": 3,
         "filt": 20,
         "aggregation": "average",
+        "module_kinds": "mixed",
+        "fixed_path_active": True,
         "centred": False,
         "candi": 20,
         "B": 2,
+        "tournament": "fair",
+        "mutation": "uniform",
         "T": 50,
         "batch_num": 16,
+        "optimizer": "sgd",
         "learning_rate": 0.05,
         "writeback": "sum",
         "stop_accuracy": 0.99,
         "max_steps": 10_000,
+        "test_every": 10,
         "seed": 3,
         "runs": 1,
+        "control": ["pathnet"],
+        "save_dir": None,
+        "load_dir": None,
         "data_dir": None,
         "fake_data": False,
         "log_dir": "logs",
@@ -521,6 +537,103 @@ def test_help_names_every_flag(scripts, cwd, default_run):
     assert not list(cwd.iterdir())
 
 
+@pytest.mark.parametrize("preset", ["published", "early", "paper"])
+def test_presets_name_whole_systems(scripts, cwd, preset):
+    flagfile = f"--flagfile={scripts.root}/presets/{preset}.flags"
+    size = "--T=4", "--max_steps=2", "--filt=10"
+    result = learned_by(scripts, cwd, flagfile, *size)
+    chosen = {
+        "published": ("sequential", "drift", "mixed", "sgd", True),
+        "early": ("fair", "uniform", "linear", "adam", True),
+        "paper": ("fair", "uniform", "linear", "sgd", False),
+    }
+    names = "tournament", "mutation", "module_kinds", "optimizer", "fixed_path_active"
+    assert tuple(result["flags"][name] for name in names) == chosen[preset]
+    assert [task["generations"] for task in result["tasks"]] == [2, 2]
+
+
+def test_the_held_out_curve_can_have_a_point_a_generation(scripts, cwd):
+    size = "--L=2", "--T=4", "--max_steps=3", "--filt=10", "--test_every=1"
+    succeeded(scripts.fork(cwd, SCRIPT, *size))
+    events = EventAccumulator(str(run_folder(cwd))).Reload()
+    assert curve(events, "task1/accuracy_test")[0] == [1, 2, 3]
+
+
+TINY = ("--L=2", "--T=5", "--max_steps=4", "--filt=10", "--fake_data")
+
+
+def test_a_task_more_on_a_saved_network_is_as_if_all_were_one_run(scripts, cwd):
+    """Also where a layer has too few free modules left, and a task comes twice."""
+    size = *TINY, "--M=5", "--seed=2"
+    whole = scripts.fork(cwd, SCRIPT, *size, "--tasks=1v3,1v2,1v3", "--save_dir=whole")
+    assert whole.status == 0, whole
+    assert re.fullmatch(
+        r"Entire Iter:12,TASK1:4,TASK2:4,TASK3:4,Overlap:\d+", whole.lines[-1]
+    )
+    assert "note: task 3, 1 vs 3: fewer modules are free than the 3" in whole.stderr
+    (folder,) = (cwd / "logs").iterdir()
+    pictures = {"paths.png", "evolution.gif", "retention.png"}
+    assert pictures <= {path.name for path in folder.iterdir()}
+
+    flags = "--tasks=1v3,1v2", "--save_dir=two", "--record=results"
+    assert scripts.fork(cwd, SCRIPT, *size, *flags).status == 0
+    before = {path.name: path.read_bytes() for path in (cwd / "two").iterdir()}
+    flags = "--load_dir=two", "--tasks=1v3", "--save_dir=three"
+    later = scripts.fork(cwd, SCRIPT, *size, *flags)
+    assert (later.status, later.lines[-1]) == (0, whole.lines[-1])
+    arrays = [(cwd / name / "arrays.npz").read_bytes() for name in ("whole", "three")]
+    assert arrays[0] == arrays[1]
+    assert before == {path.name: path.read_bytes() for path in (cwd / "two").iterdir()}
+
+    shown = succeeded(scripts.fork(cwd, "pathnet.py", "show", "three"))
+    assert [line for line in shown.lines if line.startswith("Task ")] == [
+        line for line in whole.lines if re.match(r"Task \d, ", line)
+    ]
+    assert (cwd / "three" / "paths.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def saved(scripts, tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("saved")
+    flags = "--tasks=1v3", "--save_dir=net", "--record=results"
+    succeeded(scripts.fork(cwd, SCRIPT, *TINY, *flags))
+    return cwd / "net"
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--M=11", "--seed=5", "--load_dir"], "add --M=10 --seed=0"),
+        (["--save_dir"], "not overwritten"),
+        (["--runs=2", "--load_dir"], "leave out --runs"),
+        (["--control=scratch", "--load_dir"], "leave out"),
+    ],
+)
+def test_a_saved_network_that_does_not_fit(scripts, tmp_path, saved, flags, named):
+    *others, last = flags
+    refused = scripts.fork(tmp_path, SCRIPT, *TINY, *others, f"{last}={saved}")
+    assert refused.status == 2
+    (line,) = refused.stderr.splitlines()
+    assert named in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_saved_network_of_another_script(scripts, tmp_path, saved):
+    refused = scripts.fork(
+        tmp_path, "cifar_svhn_pathnet.py", "--fake_data", f"--load_dir={saved}"
+    )
+    assert refused.status == 2
+    assert "binary_mnist_pathnet.py" in refused.stderr
+
+
+def test_show_without_a_folder(scripts, tmp_path):
+    for arguments in ((), ("draw", "net"), ("show", "absent")):
+        refused = scripts.fork(tmp_path, "pathnet.py", *arguments)
+        assert refused.status == 2
+        (line,) = refused.stderr.splitlines()
+        assert "show DIR" in line or "absent" in line
+
+
 # ---- Mistakes ----
 
 BAD_FLAGS = {
@@ -558,6 +671,21 @@ BAD_FLAGS = {
     "--aggregation=max": ["aggregation=max", "last_average"],
     "--writeback=mean": ["writeback=mean", "merge"],
     "--record=some": ["record=some", "results"],
+    "--tournament=unfair": ["tournament=unfair", "sequential"],
+    "--mutation=none": ["mutation=none", "drift"],
+    "--module_kinds=conv": ["module_kinds=conv", "linear"],
+    "--optimizer=rmsprop": ["optimizer=rmsprop", "adam"],
+    "--optimizer=adam": ["optimizer=adam", "writeback=sum", "--writeback=winner"],
+    "--test_every=0": ["test_every=0"],
+    "--tasks=1v3,1v1": ["--tasks=.*1v1", "different digits"],
+    "--tasks=": ["tasks="],
+    "--tasks=1v3;4v5": ["--tasks=.*1v3;4v5", "such as"],
+    "--tasks=1v3,10v2": ["--tasks=.*10v2", "such as"],
+    "--control=scratch,random": ["--control=.*random", "finetune"],
+    "--control=": ["control"],
+    "--control=scratch,scratch": ["--control=", "once"],
+    "--save_dir=": ["save_dir"],
+    "--load_dir=absent": ["absent", "--save_dir"],
     "--max_steps": ["max_steps"],
     "--batchsize=3": ["batchsize"],
     "--no_such_flag": ["no_such_flag"],

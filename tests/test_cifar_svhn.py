@@ -65,6 +65,25 @@ def test_generated_data_are_learned(scripts, tmp_path):
         assert task["accuracy_test"] > 0.9
 
 
+def test_a_data_set_may_come_twice(scripts, tmp_path):
+    flags = *SMALL, "--fake_data", "--record=results", "--tasks=svhn,cifar10,svhn"
+    finished = scripts.fork(tmp_path, SCRIPT, *flags)
+    assert finished.status == 0, finished
+    one, two, three = re.fullmatch(
+        r"SVHN_CIFAR10_SVHN,TASK1:(\S+),TASK2:(\S+),TASK3:(\S+),Done",
+        finished.lines[-1],
+    ).groups()
+    tasks = result_of(tmp_path)["tasks"]
+    assert [task["name"] for task in tasks] == ["svhn", "cifar10", "svhn"]
+    assert [f"{task['fitness']:.4f}" for task in tasks] == [one, two, three]
+
+
+def test_an_unknown_data_set(scripts, tmp_path):
+    refused = scripts.fork(tmp_path, SCRIPT, "--tasks=cifar10,mnist")
+    assert refused.status == 2
+    assert "cifar10 and svhn" in refused.stderr
+
+
 def test_published_preset(scripts, tmp_path):
     preset = f"--flagfile={scripts.root}/presets/published_cifar_svhn.flags"
     finished = scripts.fork(

@@ -167,6 +167,10 @@ def test_diversity_is_the_mean_jaccard_distance_of_pairs(seed, shape, candi):
     assert shuffled == pytest.approx(pathnet.diversity(geopaths), abs=1e-6)
 
 
+def test_diversity_of_a_single_path_is_0():
+    assert pathnet.diversity(np.ones([1, 2, 3])) == 0
+
+
 def test_diversity_is_0_for_equal_and_1_for_disjoint_paths():
     same = pathnet.to_geopath(np.array([[[0, 1], [2, 3]]] * 4), 6)
     disjoint = pathnet.to_geopath(np.array([[[0, 1]], [[2, 3]], [[4, 5]]]), 6)
@@ -245,6 +249,25 @@ def test_losers_become_different_mutants():
 # ---- Grid: what is built ----
 
 
+def test_mutation_rules():
+    assert pathnet.mutation_rule("uniform", 3, 4) == {}
+    drift = pathnet.mutation_rule("drift", 3, 4)
+    assert drift == {"rate": 2 / 12, "low": -4, "high": -1}
+    assert pathnet.mutation_rule("drift", 1, 1)["rate"] == 1
+
+
+def test_module_kinds_may_all_be_linear():
+    assert (pathnet.module_kinds(3, 5, "linear") == "linear").all()
+
+
+@pytest.mark.parametrize("forced", [True, False])
+def test_active_modules(forced):
+    grid = replace(SMALL, fixed_path_active=forced)
+    geopath, fixed_path = frozen(grid, "narrow"), frozen(grid, "wide")
+    expected = np.maximum(geopath, fixed_path) if forced else geopath
+    np.testing.assert_array_equal(grid.active(geopath, fixed_path), expected)
+
+
 def test_module_kinds():
     assert pathnet.module_kinds(3, 5).tolist() == [
         ["linear"] * 5,
@@ -297,6 +320,8 @@ CASES = {
         replace(SMALL, L=2, M=4, N=1, centred=True),
         replace(SHORT, B=4, T=2),
     ),
+    "linear": (replace(SMALL, module_kinds="linear"), SHORT),
+    "fixed_path_not_active": (replace(SMALL, fixed_path_active=False), SHORT),
 }
 
 # Both sides compute in float32, in a different order: values below 4 in magnitude, each
@@ -390,7 +415,7 @@ def test_a_generation_is_that_of_the_reference(case, width):
         )
         winner = np.argmax(fitness)
         changing = geopaths[winner] * (1 - fixed_path)
-        changing *= pathnet.module_kinds(grid.L, grid.M) != "skip"
+        changing *= grid.kinds() != "skip"
         for layer in np.flatnonzero(changing.any(1)):
             name = f"layer{layer + 1}/kernel"
             assert np.abs(expected[name] - start[name]).max() > VISIBLE, name
@@ -413,6 +438,114 @@ def test_one_step_is_the_gradient():
         changes = {name: start[name] - after[name] for name in start}
         assert_same_parameters(changes, gradients)
         assert all(np.abs(gradient).max() > VISIBLE for gradient in gradients.values())
+
+
+def adam_generation(masked, training, start, geopaths, batches, task, fixed_path):
+    """Adam in numpy on the reference's gradients; merge is by fitness, then order."""
+    grid, n = masked.grid, training.batch_num
+    images, labels = batches
+    ends, correct = [], []
+    for geopath in geopaths:
+        state, hits = {k: v.astype(float) for k, v in start.items()}, 0
+        trains = {f"layer{i + 1}": row for i, row in enumerate(geopath - fixed_path)}
+        trains["output"] = np.arange(grid.tasks) == task
+        for step in range(1, training.T + 1):
+            part = slice((step - 1) * n, step * n)
+            batch = geopath, fixed_path, images[part], labels[part], task
+            masked.set_parameters({name: state[name] for name in masked.parameters()})
+            gradients = masked.gradients(*batch)
+            hits += masked.step(*batch)[0]
+            power = start["steps"] + step
+            rate = training.learning_rate * np.sqrt(1 - 0.999**power)
+            rate /= 1 - 0.9**power
+            for name, gradient in gradients.items():
+                on = np.flatnonzero(trains[name.split("/")[0]] > 0)
+                mean, square = state[f"{name}_mean"], state[f"{name}_mean_square"]
+                mean[on] += 0.1 * (gradient[on] - mean[on])
+                square[on] += 0.001 * (gradient[on] ** 2 - square[on])
+                state[name][on] -= rate * mean[on] / (np.sqrt(square[on]) + 1e-8)
+        ends.append((state, trains))
+        correct.append(hits)
+    after = {k: v.astype(float) for k, v in start.items()}
+    order = np.argsort(-np.array(correct), kind="stable")
+    for place, b in reversed(list(enumerate(order))):
+        state, trains = ends[b]
+        for name in after.keys() - {"steps"}:
+            layer = name.split("/")[0]
+            if place == 0 or (training.writeback == "merge" and layer != "output"):
+                on = np.flatnonzero(trains[layer] > 0)
+                after[name][on] = state[name][on]
+    after["steps"] = start["steps"] + training.T
+    return np.array(correct) / len(labels), after
+
+
+@pytest.mark.parametrize("width", ["none", "wide"])
+@pytest.mark.parametrize("writeback", ["winner", "merge"])
+def test_adam_is_that_of_its_paper(writeback, width):
+    """Parameters and moments, for what a path may train; all else stands still."""
+    training = replace(
+        SHORT, T=3, optimizer="adam", learning_rate=0.01, writeback=writeback
+    )
+    net, masked = fast(SMALL, training), reference(SMALL, SHORT)
+    rng = np.random.default_rng(14)
+    fixed_path = frozen(SMALL, width)
+    start = random_parameters(net, rng)
+    for name in start:
+        if name.endswith("_square"):
+            start[name] = start[name] ** 2
+        if "_mean" in name and name.startswith("layer"):
+            # As `initialize` leaves those that were frozen by then.
+            start[name][fixed_path[int(name[5]) - 1] > 0] = 0
+    start["steps"] = np.float32(40)
+    geopaths = random_geopaths(SMALL, training, rng)
+    batches = random_batches(SMALL, training, rng)
+    net.set_parameters(start)
+    fitness, _ = net.train(geopaths, *batches, 1, fixed_path)
+    expected_fitness, expected = adam_generation(
+        masked, training, start, geopaths, batches, 1, fixed_path
+    )
+    np.testing.assert_array_equal(fitness, expected_fitness)
+    after = net.parameters()
+    assert_same_parameters(after, expected)
+    for name in "output/kernel", "layer1/kernel", "layer1/kernel_mean":
+        assert np.abs(after[name] - start[name]).max() > VISIBLE
+    for layer, module in zip(*np.nonzero(fixed_path)):
+        for name in start:
+            if name.startswith(f"layer{layer + 1}/"):
+                assert_identical(after[name][module], start[name][module])
+
+
+def test_adam_starts_anew_with_every_task():
+    training = replace(SHORT, optimizer="adam", writeback="winner")
+    net = fast(SMALL, training)
+    net.set_parameters(random_parameters(net, np.random.default_rng(15)))
+    net.initialize(3, 1, frozen(SMALL, "wide"))
+    state = {k: v for k, v in net.parameters().items() if "_" in k or k == "steps"}
+    assert len(state) == 2 * 2 * (SMALL.L + 1) + 1
+    assert not any(np.any(value) for value in state.values())
+
+
+def test_adam_is_not_summed_over_candidates():
+    with pytest.raises(ValueError, match="no sum"):
+        replace(SHORT, optimizer="adam", writeback="sum")
+
+
+def test_a_net_built_alone_trains_one_candidate_too():
+    """On the same parameters, as a net of one candidate does."""
+    training = replace(SHORT, writeback="winner")
+    net = PathNet(SMALL, training, alone=True)
+    single = fast(SMALL, replace(training, B=1))
+    rng = np.random.default_rng(16)
+    start = random_parameters(net, rng)
+    geopaths = random_geopaths(SMALL, training, rng)
+    batches = random_batches(SMALL, training, rng)
+    for other, paths in ((single, geopaths[:1]), (fast(SMALL, training), geopaths)):
+        results = []
+        for tried in (net, other):
+            tried.set_parameters(start)
+            results.append(tried.train(paths, *batches, 0, 0 * geopaths[0]))
+        np.testing.assert_array_equal(results[0][0], results[1][0])
+        assert_same_parameters(net.parameters(), other.parameters())
 
 
 def test_gradients_of_the_reference_are_slopes_of_its_loss():
@@ -578,7 +711,9 @@ def test_a_tie_goes_to_the_first():
     assert np.abs(heads[0] - heads[1]).max() > VISIBLE
 
 
-@pytest.mark.parametrize("case", ["average_sum", "sum_merge_B4_oddT"])
+@pytest.mark.parametrize(
+    "case", ["average_sum", "sum_merge_B4_oddT", "fixed_path_not_active"]
+)
 def test_training_changes_only_what_it_may(case):
     """Frozen and unused modules and the other task's head stay, bit for bit."""
     grid, training = CASES[case]

@@ -520,12 +520,56 @@ def test_generations_png_rejects_no_results(tmp_path, results):
     assert not list(tmp_path.iterdir())
 
 
+# Overlaps and retention
+
+
+def recorded_repeats(*overlaps):
+    tasks = [
+        {"name": name, "generations": 100 + place, "modules_so_far": 9 + place}
+        for place, name in enumerate(("1v3", "1v2"))
+    ]
+    result = {"tasks": tasks, "flags": {"L": 3, "M": 10, "N": 3}}
+    result["retention"] = [[0.9], [0.9, 0.95]]
+    return [result | {"overlap": overlap} for overlap in overlaps]
+
+
+def test_overlaps_picture_says_mean_and_chance(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plotting, "_save_png", lambda _, figure: figures.append(figure))
+    plotting.plot_overlaps("overlaps.png", recorded_repeats(1, 2, 2, 3))
+    (axes,) = figures[0].axes
+    assert axes.get_title("left") == "1v3, then 1v2"
+    assert [bar.get_height() for bar in axes.patches] == [0, 1, 2, 1, 0, 0, 0, 0, 0, 0]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["mean 2.00 ± 0.41, n = 4", "two random paths: 2.70"]
+    with pytest.raises(ValueError):
+        plotting.plot_overlaps("overlaps.png", [])
+
+
+def test_retention_picture_has_the_means(monkeypatch):
+    figures = []
+    monkeypatch.setattr(plotting, "_save_png", lambda _, figure: figures.append(figure))
+    found = recorded_repeats(1, 1)
+    found[1]["retention"] = [[0.8], [0.8, 0.85]]
+    plotting.plot_retention("retention.png", found)
+    (axes,) = figures[0].axes
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[:3] == ["85.00", "85.00", "90.00"]
+    assert {"100", "101", "9", "10"} <= set(texts)
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "after 1v3",
+        "after 1v2",
+    ]
+
+
 # Files
 
 PICTURES = {
     "paths": lambda target: plotting.draw_paths(target, two_paths(), ["a", "b"]),
     "evolution": lambda target: plotting.animate_evolution(target, snapshots(2)),
     "generations": lambda target: plotting.plot_generations(target, repeats()),
+    "overlaps": lambda target: plotting.plot_overlaps(target, recorded_repeats(1, 2)),
+    "retention": lambda target: plotting.plot_retention(target, recorded_repeats(1, 2)),
 }
 
 

@@ -255,3 +255,81 @@ def test_results_need_a_folder(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         results.append(filename, {})
     assert caught.value.filename == filename
+
+
+# ---- Controls and retention ----
+
+
+def controlled(seed, control, generations, converged=True):
+    result = repeat("1v3", "1v2", (100, generations), seed=seed)
+    for task in result["tasks"]:
+        task["converged"] = converged
+    return result | {"seed": seed, "control": control}
+
+
+def test_controls_are_compared_on_the_same_seeds():
+    found = [controlled(seed, "pathnet", 50 + seed) for seed in range(4)]
+    found += [controlled(seed, "scratch", 100 + 2 * seed) for seed in range(4)]
+    found += [controlled(seed, "finetune", 200, seed > 0) for seed in range(4)]
+    lines = results.control_table(found).splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    assert [row[:2] for row in rows] == [
+        [task, control]
+        for task in ("1: 1v3", "2: 1v2")
+        for control in ("pathnet", "scratch", "finetune")
+    ]
+    assert [row[5] for row in rows[:3]] == ["", "", ""]
+    # Every seed has the same ratio, and so has every resample.
+    assert rows[3][5] == "2.00 [2.00, 2.00]"
+    assert rows[4][5] == ""
+    assert rows[5][5].startswith("0.52 [0.5")
+    assert rows[5][3:5] == ["3", "200.0 ± 0.0"]
+
+
+def test_an_interval_needs_two_pairs_and_a_ratio():
+    assert results.speedup_interval([3], [2]) is None
+    assert results.speedup_interval([3, 4], [0, 1]) is None
+
+
+def test_the_interval_of_a_speedup_covers_it():
+    """Of 60 samples with a true ratio of 2, an interval of 95 % holds it in most."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(60):
+        second = rng.normal(100, 20, 30)
+        low, high = results.speedup_interval(rng.normal(200, 40, 30), second)
+        covered += low < 2 < high
+    assert 50 <= covered < 60
+
+
+def test_settings_differ_by_control():
+    found = [controlled(0, control, 50) for control in ("pathnet", "scratch")]
+    assert set(results.by_setting(found)) == {"control=pathnet", "control=scratch"}
+    old = repeat("1v3", "1v2", (100, 50))  # from before there were controls
+    assert list(results.by_setting([found[0], old])) == [""]
+
+
+def remembered(*rows):
+    result = repeat("1v3", "1v2", (100, 50))
+    for task, count in zip(result["tasks"], (9, 15)):
+        task["modules_so_far"] = count
+    return result | {"retention": list(rows)}
+
+
+def test_retention_is_a_matrix_a_repeat():
+    found = [remembered([0.5], [0.5, 0.75]), remembered([0.25], [0.25, 1])]
+    names, accuracy = results.retention(found)
+    assert names == ["1v3", "1v2"]
+    expected = [[[0.5, np.nan], [0.5, 0.75]], [[0.25, np.nan], [0.25, 1]]]
+    np.testing.assert_array_equal(accuracy, expected)
+    lines = results.retention_table(found[:1]).splitlines()
+    assert lines[0] == "| held-out % on | 1v3 | 1v2 | generations | modules so far |"
+    assert lines[2] == "| after 1: 1v3 | 50.00 |  | 100 | 9 |"
+    assert lines[3] == "| after 2: 1v2 | 50.00 | 75.00 | 50 | 15 |"
+
+
+def test_retention_of_different_tasks_is_refused():
+    other = repeat("1v2", "1v3", (1, 1)) | {"retention": [[0.5], [0.5, 0.5]]}
+    for found in ([remembered([0.5], [0.5, 0.75]), other], [repeat("a", "b", (1, 1))]):
+        with pytest.raises(UserError, match="same tasks in the same order"):
+            results.retention(found)

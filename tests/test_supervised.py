@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import checkpoint
 import datasets
 import pathnet
 import supervised
@@ -23,6 +24,12 @@ DEFAULTS = {
     "filt": 8,
     "aggregation": "average",
     "centred": False,
+    "module_kinds": "mixed",
+    "fixed_path_active": True,
+    "tournament": "fair",
+    "mutation": "uniform",
+    "optimizer": "sgd",
+    "test_every": 10,
     "candi": 7,
     "B": 3,
     "T": 4,
@@ -34,6 +41,9 @@ DEFAULTS = {
     "seed": 3,
     "runs": 1,
     "record": "results",
+    "control": ["pathnet"],
+    "save_dir": None,
+    "load_dir": None,
 }
 INPUTS = 24
 
@@ -76,8 +86,8 @@ def learnable_task(name, seed):
 class RecordingNet:
     """In place of a PathNet: notes what it is asked for, fitness is by a rule."""
 
-    def __init__(self, fitness_of=None):
-        self.grid = small_grid()
+    def __init__(self, fitness_of=None, **grid):
+        self.grid = small_grid(**grid)
         self.initialized, self.trained, self.tested = [], [], []
         self.accuracies = itertools.repeat(0.75)
         rng = np.random.default_rng(0)
@@ -91,7 +101,7 @@ class RecordingNet:
         call |= {"task": task, "fixed_path": fixed_path.copy()}
         self.trained.append(call)
         number = sum(call["task"] == task for call in self.trained)
-        fitness = np.array(self._fitness_of(task, number), float)
+        fitness = np.array(self._fitness_of(task, number), float)[: len(geopaths)]
         return fitness, 1 - fitness
 
     def accuracy(self, geopath, images, labels, task):
@@ -99,9 +109,15 @@ class RecordingNet:
         return next(self.accuracies)
 
 
-def repeat_on(net, seed=3, folder=None):
-    experiment = types.SimpleNamespace(net=net, name="trial", folder=str(folder))
-    return supervised.Repeat(experiment, seed)
+def experiment_with(net, folder=None, **more):
+    experiment = object.__new__(supervised.Experiment)
+    vars(experiment).update(net=net, name="trial", folder=str(folder), results=[])
+    vars(experiment).update(network=checkpoint.Network(), **more)
+    return experiment
+
+
+def repeat_on(net, seed=3, folder=None, kind=supervised.Repeat):
+    return kind(experiment_with(net, folder), seed)
 
 
 # ---- Random streams ----
@@ -171,6 +187,47 @@ def test_all_candidates_of_a_generation_get_the_same_mini_batches(flags):
         drawn.append(tuple(numbers))
     assert len(set(drawn)) == len(drawn)  # every generation draws its own
     assert len(set(itertools.chain(*drawn))) == 60  # and none is left out for ever
+
+
+def test_in_turn_each_candidate_is_trained_alone_on_batches_of_its_own(flags):
+    flags.tournament, flags.max_steps = "sequential", 4
+    fitness = [0.2, 0.6, 0.4]
+    net = RecordingNet(lambda _, number: [fitness[(number - 1) % 3]])
+    repeat = repeat_on(net)
+    repeat.learn(numbered_task())
+    assert len(net.trained) == flags.max_steps * flags.B
+    drawn = set()
+    for call in net.trained:
+        assert call["geopaths"].shape == (1, flags.L, flags.M)
+        drawn.add(tuple(call["images"][:, 0]))
+    assert len(drawn) == len(net.trained)
+    last = repeat.outcomes[0].last
+    assert last.fitness.tolist() == fitness
+    assert last.loss.tolist() == [0.8, 0.4, 0.6]
+    assert last.winner == 1
+    np.testing.assert_array_equal(
+        repeat.outcomes[0].geopath, net.trained[-2]["geopaths"][0]
+    )
+
+
+def test_genes_drift_towards_module_0(flags):
+    flags.mutation, flags.max_steps, flags.stop_accuracy = "drift", 400, 1
+    repeat = repeat_on(RecordingNet())
+    repeat.learn(numbered_task())
+    assert (repeat.outcomes[0].last.population == 0).mean() > 0.9
+
+
+def test_frozen_modules_need_not_be_active(flags):
+    flags.fixed_path_active = False
+    net = RecordingNet(fixed_path_active=False)
+    repeat = repeat_on(net)
+    for _ in range(2):
+        repeat.learn(numbered_task())
+        repeat.freeze()
+    second = repeat.outcomes[1]
+    np.testing.assert_array_equal(second.last.active, second.geopath)
+    np.testing.assert_array_equal(net.trained[-1]["fixed_path"], net.initialized[1][2])
+    assert net.initialized[1][2].any()
 
 
 def test_images_do_not_depend_on_what_wins(flags):
@@ -271,11 +328,12 @@ def test_paths_are_frozen_from_task_to_task(flags):
         assert len(mine) == flags.max_steps
         for call in mine:
             np.testing.assert_array_equal(call["fixed_path"], expected)
-        # What is tested is the best path together with the fixed path.
-        geopath, task = net.tested[number]
-        assert task == number
-        np.testing.assert_array_equal(geopath, np.maximum(expected, geopaths[number]))
-    assert repeat.overlap() == np.sum(geopaths[1] * geopaths[2])
+    # After each task it is tested, and those before it once more; each with its best
+    # path together with what was the fixed path then.
+    assert [task for _, task in net.tested] == [0, 1, 0, 2, 0, 1]
+    for geopath, task in net.tested:
+        np.testing.assert_array_equal(geopath, np.maximum(fixed[task], geopaths[task]))
+    assert repeat.overlap() == np.sum(np.sum(geopaths, axis=0) >= 2)
 
 
 def test_each_task_has_a_population_and_tournaments_of_its_own(flags):
@@ -326,7 +384,7 @@ def test_what_was_learned_first_is_tested_again(
     flags, tmp_path, capsys, later, verdict
 ):
     net = RecordingNet()
-    net.accuracies = iter([0.5, 0.75, later, 0.75])
+    net.accuracies = iter([0.5, 0.75, later])
     repeat = repeat_on(net, folder=tmp_path)
     for _ in range(2):
         repeat.learn(numbered_task())
@@ -335,13 +393,14 @@ def test_what_was_learned_first_is_tested_again(
     lines = capsys.readouterr().out.splitlines()
     assert f"Task 1 once more: held-out accuracy 0.5000, {verdict}" in lines
     assert lines[-1] == "the last line"
-    # Each task is tested with the modules that its last generation used.
-    for task, (before, again) in enumerate(zip(net.tested[:2], net.tested[2:])):
-        np.testing.assert_array_equal(before[0], again[0])
-        assert before[1] == again[1] == task
+    # It is tested with the modules that its last generation used.
+    first, second, again = net.tested
+    np.testing.assert_array_equal(first[0], again[0])
+    assert (first[1], second[1], again[1]) == (0, 1, 0)
     result = json.loads((tmp_path / "results.jsonl").read_text())
     assert result["tasks"][0]["accuracy_test"] == 0.5
     assert result["tasks"][0]["accuracy_test_after_all"] == later
+    assert result["retention"] == [[0.5], [later, 0.75]]
 
 
 def test_repeats_print_one_line_each(flags, tmp_path, capsys):
@@ -369,7 +428,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
             return cls(2017, 1, 30, 12, 34, 56)
 
     monkeypatch.setattr(supervised.datetime, "datetime", Clock)
-    monkeypatch.setattr(pathnet, "PathNet", lambda grid, training: RecordingNet())
+    monkeypatch.setattr(pathnet, "PathNet", lambda *_, **__: RecordingNet())
     folders = []
     for _ in range(3):
         experiment = supervised.Experiment("trial", INPUTS, 2, ["1v3", "1v2"], 10_000)
@@ -381,7 +440,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
 
 
 def test_an_experiment_has_a_repeat_for_each_seed(flags, monkeypatch):
-    monkeypatch.setattr(pathnet, "PathNet", lambda grid, training: RecordingNet())
+    monkeypatch.setattr(pathnet, "PathNet", lambda *_, **__: RecordingNet())
     flags.runs = 3
     experiment = supervised.Experiment("trial", INPUTS, 2, ["1v3", "1v2"], 10_000)
     assert [repeat.seed for repeat in experiment.repeats()] == [3, 4, 5]
@@ -395,14 +454,115 @@ def test_a_grid_that_does_not_fit_leaves_nothing(flags, name):
     assert not os.path.exists(flags.log_dir)
 
 
+def test_what_many_tasks_leave(flags, tmp_path, capsys):
+    net = RecordingNet()
+    net.accuracies = iter([0.5, 0.6, 0.5, 0.7, 0.5, 0.6])
+    repeat = repeat_on(net, folder=tmp_path)
+    for name in ("1v3", "1v2", "4v5"):
+        repeat.learn(numbered_task(name))
+        repeat.freeze()
+    repeat.finish("the last line")
+    output = capsys.readouterr().out
+    assert "| after 3: 4v5 | 50.00 | 60.00 | 70.00 | 12 | " in output
+    result = json.loads((tmp_path / "results.jsonl").read_text())
+    assert result["retention"] == [[0.5], [0.5, 0.6], [0.5, 0.6, 0.7]]
+    used = np.cumsum([outcome.geopath for outcome in repeat.outcomes], axis=0) > 0
+    counts = [task["modules_so_far"] for task in result["tasks"]]
+    assert counts == [int(modules.sum()) for modules in used]
+
+
+def test_too_few_free_modules_are_told_in_numbers(flags, capsys):
+    repeat = repeat_on(RecordingNet())
+    repeat._fixed_path = np.zeros([3, 6], np.float32)
+    repeat._fixed_path[1, :5] = repeat._fixed_path[2] = 1
+    repeat.learn(numbered_task("4v5"))
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note == (
+        "note: task 1, 4v5: fewer modules are free than the 2 that a path may use: "
+        "1 of 6 in layer 2, 0 of 6 in layer 3"
+    )
+    assert repeat.outcomes[0].generations == flags.max_steps  # and it still runs
+
+
+# ---- Controls ----
+
+
+def learn_two(net, kind, folder=None):
+    repeat = repeat_on(net, folder=folder, kind=kind)
+    for name in ("1v3", "1v2"):
+        repeat.learn(numbered_task(name))
+        repeat.freeze()
+    return repeat
+
+
+def test_scratch_freezes_nothing(flags):
+    net = RecordingNet()
+    learn_two(net, supervised.Scratch)
+    assert not any(fixed_path.any() for _, _, fixed_path in net.initialized)
+    assert not any(call["fixed_path"].any() for call in net.trained)
+    populations = {call["geopaths"].tobytes() for call in net.trained}
+    assert len(populations) > flags.max_steps  # both tasks evolve
+
+
+def test_fine_tuning_trains_the_first_best_path_on(flags):
+    net = RecordingNet()
+    repeat = learn_two(net, supervised.FineTune)
+    assert not net.initialized[0][2].any()
+    assert net.initialized[1][2].all()  # all modules are kept, only the head is new
+    best = repeat.outcomes[0].geopath
+    second = [call for call in net.trained if call["task"] == 1]
+    assert len(second) == flags.max_steps
+    for call in second:
+        np.testing.assert_array_equal(call["geopaths"], best[None])
+        assert not call["fixed_path"].any()
+    np.testing.assert_array_equal(repeat.outcomes[1].geopath, best)
+
+
+def test_a_network_of_the_selected_size_does_not_evolve(flags):
+    small = RecordingNet(M=2)
+    experiment = experiment_with(RecordingNet(), selected_net=small)
+    repeat = supervised.FixedSize(experiment, 3)
+    for name in ("1v3", "1v2"):
+        repeat.learn(numbered_task(name))
+        repeat.freeze()
+    assert not any(fixed_path.any() for _, _, fixed_path in small.initialized)
+    for call in small.trained:
+        np.testing.assert_array_equal(call["geopaths"], np.ones([1, 3, 2]))
+    assert experiment.net.trained == []
+
+
+def test_controls_share_seed_data_and_first_task(flags, real_net, tmp_path, capsys):
+    flags.max_steps = 200
+    flags.control = ["pathnet", "scratch", "finetune"]
+    for repeat in experiment_with(real_net, tmp_path).repeats():
+        for number in range(2):
+            repeat.learn(learnable_task(f"task {number}", number))
+            repeat.freeze()
+        repeat.finish(f"line of {repeat.seed} {repeat.control}")
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [(r["seed"], r["control"]) for r in found] == [
+        (3, control) for control in flags.control
+    ]
+    first, second = zip(*[[task["curve"] for task in r["tasks"]] for r in found])
+    assert first[0] == first[1] == first[2]
+    assert second[0] != second[1] != second[2] != second[0]
+    kept, *forgotten = (r["retention"] for r in found)
+    assert kept[1][0] == kept[0][0]
+    assert any(matrix[1][0] < matrix[0][0] for matrix in forgotten)
+    output = capsys.readouterr().out
+    assert output.count("| task | control |") == 1
+    assert output.splitlines()[-1] == "line of 3 finetune"
+
+
 # ---- With a real net ----
 
 
 class WatchedNet(pathnet.PathNet):
     """Keeps the parameters as they are right after each initialization."""
 
-    def __init__(self, grid, training):
-        super().__init__(grid, training)
+    def __init__(self, grid, training, alone):
+        super().__init__(grid, training, alone)
         self.fresh = []
 
     def initialize(self, seed, task, fixed_path):
@@ -414,7 +574,7 @@ class WatchedNet(pathnet.PathNet):
 def real_net():
     names = "B", "T", "batch_num", "learning_rate", "writeback"
     training = pathnet.Training(**{name: DEFAULTS[name] for name in names})
-    return WatchedNet(small_grid(), training)
+    return WatchedNet(small_grid(), training, alone=True)
 
 
 def by_module(parameters):
