@@ -1042,6 +1042,11 @@ def main(filenames: Sequence[str]) -> None:
         )
     for setting, group in settings.items():
         print(f"{setting}\n\n{recorded.table(group, FLAGS.level)}\n".lstrip())
+    for setting, group in recorded.by_setting(results, ignored={"control"}).items():
+        if len({result.get("control") for result in group}) > 1:
+            print(f"{setting}\n\n{recorded.control_table(group)}\n".lstrip())
+    if FLAGS.retention:
+        print(f"{recorded.retention_table(results)}\n")
     for plot, filename in pictures.items():
         if filename:
             plot(filename, results)

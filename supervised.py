@@ -859,6 +859,8 @@ def _check_memory(grid, training):
     rest = (grid.L - 1) * grid.filt * grid.filt
     # Three copies at once when parameters are drawn, and what is gathered and trained.
     floats = 3 * grid.M * (first + rest) + 4 * training.B * grid.N * first
+    if training.optimizer == "adam":
+        floats *= 3  # two moments for each
     images = training.T * training.batch_num * grid.inputs
     paths = 24 * FLAGS.candi * grid.L * grid.M + 16 * FLAGS.candi**2
     needed = 4 * floats + 5 * images + paths
