@@ -24,6 +24,12 @@ import supervised
 
 FLAGS = flags.FLAGS
 
+
+def is_pair(name):
+    """Whether a name is that of a task: two different digits, such as 1v3."""
+    return re.fullmatch(r"([0-9])v(?!\1)[0-9]", name) is not None
+
+
 flags.DEFINE_integer("a1", 1, "First digit of task 1.", 0, 9)
 flags.DEFINE_integer("a2", 3, "Second digit of task 1.", 0, 9)
 flags.DEFINE_integer("b1", 1, "First digit of task 2.", 0, 9)
@@ -45,7 +51,7 @@ flags.register_multi_flags_validator(
 )
 flags.register_validator(
     "tasks",
-    lambda v: v is None or (v and all(re.fullmatch(r"(\d)v(?!\1)\d", t) for t in v)),
+    lambda v: v is None or (v and all(map(is_pair, v))),
     "must be a list of pairs of two different digits, such as 1v3,1v2",
 )
 supervised.define_flags(
@@ -86,7 +92,7 @@ def make_task(name, splits, rng):
 
 def main():
     pairs = f"{FLAGS.a1}v{FLAGS.a2}", f"{FLAGS.b1}v{FLAGS.b2}"
-    network = supervised.load_network("binary_mnist")
+    network = supervised.load_network("binary_mnist", is_pair)
     names = [*(task["name"] for task in network.tasks), *(FLAGS.tasks or pairs)]
     data = load(names)
     images = min(len(train.labels) for train, _ in data)

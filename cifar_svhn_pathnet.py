@@ -53,7 +53,7 @@ def load(name):
 
 def main():
     order = ("cifar10", "svhn") if FLAGS.cifar_first else ("svhn", "cifar10")
-    network = supervised.load_network("cifar_svhn")
+    network = supervised.load_network("cifar_svhn", TITLES.__contains__)
     names = [*(task["name"] for task in network.tasks), *(FLAGS.tasks or order)]
     data = {name: load(name) for name in dict.fromkeys(names)}
     images = min(len(dataset.train.labels) for dataset in data.values())

@@ -1080,11 +1080,16 @@ def main(filenames: Sequence[str]) -> None:
             f"({'; '.join(settings)}): name those of one"
         )
     for setting, group in settings.items():
-        games = [result for result in group if result["script"] == "atari"]
-        if games:
-            print(f"{setting}\n\n{recorded.score_table(games)}\n".lstrip())
-        else:
-            print(f"{setting}\n\n{recorded.table(group, FLAGS.level)}\n".lstrip())
+        atari = all(result["script"] == "atari" for result in group)
+        table = (
+            recorded.score_table(group) if atari else recorded.table(group, FLAGS.level)
+        )
+        print(f"{setting}\n\n{table}\n".lstrip())
+    for setting, group in recorded.by_setting(results, ignored={"control"}).items():
+        if len({result.get("control") for result in group}) > 1:
+            print(f"{setting}\n\n{recorded.control_table(group)}\n".lstrip())
+    if FLAGS.retention:
+        print(f"{recorded.retention_table(results)}\n")
     for plot, filename in pictures.items():
         if filename:
             plot(filename, results)

@@ -66,15 +66,23 @@ def read(filenames):
     return results
 
 
-def by_setting(results):
+def by_setting(results, ignored=()):
     """Groups results by the flags in which they differ, however many runs made them.
+
+    Args:
+      ignored: names of flags that make no difference; "control" is that of the repeat.
 
     Returns:
       dict from a label such as "writeback=sum" ("" if all are alike) to results.
     """
     settings = [
-        {k: v for k, v in result["flags"].items() if k not in NO_SETTING}
-        | {"control": result.get("control", "pathnet")}
+        {
+            name: value
+            for name, value in (
+                result["flags"] | {"control": result.get("control", "pathnet")}
+            ).items()
+            if name not in NO_SETTING and name not in ignored
+        }
         for result in results
     ]
     names = dict.fromkeys(name for setting in settings for name in setting)

@@ -283,8 +283,12 @@ class Outcome:
         }
 
 
-def load_network(script):
+def load_network(script, is_task):
     """The network in --load_dir, or an empty one without that flag.
+
+    Args:
+      script: name of the script that loads it.
+      is_task: whether a name is that of a task of the script.
 
     Raises:
       UserError: there is none, it is damaged, or it was made by another script or with
@@ -301,6 +305,9 @@ def load_network(script):
         raise UserError(
             f"{folder}: its network is of {network.script}_pathnet.py; load it there"
         )
+    unknown = [task["name"] for task in network.tasks if not is_task(task["name"])]
+    if unknown:
+        raise UserError(f"{folder}: its network knows an unknown task, {unknown[0]}")
     values = commandline.flag_values()
     other = [
         f"--{name}={network.flags.get(name)}"
@@ -394,13 +401,16 @@ class Experiment:
         for name, value in values.items():
             array = loaded.parameters[name]
             # The grid has a head for each task, the network for those that it knows.
-            rows = len(loaded.tasks) if name.startswith("output/") else len(value)
-            if array.shape[1:] != value.shape[1:] or len(array) < rows:
+            is_head = name.startswith("output/")
+            shape = (len(loaded.tasks), *value.shape[1:]) if is_head else value.shape
+            if array.shape != shape:
                 raise UserError(
-                    f"{folder}: {name} is of shape {list(array.shape)}, the grid's of "
-                    f"{list(value.shape)}"
+                    f"{folder}: {name} is of shape {list(array.shape)}, and the grid "
+                    f"needs {list(shape)}"
                 )
-            value[:rows] = array[:rows]
+            values[name] = (
+                np.concatenate([array, value[len(array) :]]) if is_head else array
+            )
         self.net.set_parameters(values)
 
 
@@ -851,6 +861,8 @@ def _check_memory(grid, training):
     rest = (grid.L - 1) * grid.filt * grid.filt
     # Three copies at once when parameters are drawn, and what is gathered and trained.
     floats = 3 * grid.M * (first + rest) + 4 * training.B * grid.N * first
+    if training.optimizer == "adam":
+        floats *= 3  # two moments for each
     images = training.T * training.batch_num * grid.inputs
     paths = 24 * FLAGS.candi * grid.L * grid.M + 16 * FLAGS.candi**2
     needed = 4 * floats + 5 * images + paths

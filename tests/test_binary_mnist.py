@@ -1,5 +1,6 @@
 """Tests of binary_mnist_pathnet.py, run as a user runs it."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -17,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import checkpoint
 
 SCRIPT = "binary_mnist_pathnet.py"
 MNIST = Path(__file__).resolve().parent.parent / "data" / "mnist"
@@ -564,7 +567,8 @@ TINY = ("--L=2", "--T=5", "--max_steps=4", "--filt=10", "--fake_data")
 
 def test_a_task_more_on_a_saved_network_is_as_if_all_were_one_run(scripts, cwd):
     """Also where a layer has too few free modules left, and a task comes twice."""
-    size = *TINY, "--M=5", "--seed=2"
+    size = *TINY, "--M=5", "--seed=2", "--learning_rate=1e-5"
+    size += "--optimizer=adam", "--writeback=winner"
     whole = scripts.fork(cwd, SCRIPT, *size, "--tasks=1v3,1v2,1v3", "--save_dir=whole")
     assert whole.status == 0, whole
     assert re.fullmatch(
@@ -624,6 +628,32 @@ def test_a_saved_network_of_another_script(scripts, tmp_path, saved):
     )
     assert refused.status == 2
     assert "binary_mnist_pathnet.py" in refused.stderr
+
+
+def rewritten(saved, folder, **changes):
+    """A copy of a saved network that is changed and has checksums that fit."""
+    network = checkpoint.read_network(saved)
+    checkpoint.write_network(folder, dataclasses.replace(network, **changes))
+    return folder
+
+
+def test_a_saved_network_with_other_parameters(scripts, tmp_path, saved):
+    network = checkpoint.read_network(saved)
+    wrong = network.parameters | {"layer2/bias": np.zeros([10, 11], np.float32)}
+    missing = {k: v for k, v in network.parameters.items() if k != "layer2/bias"}
+    task = network.tasks[0] | {"name": "cat"}
+    for place, (named, changes) in enumerate(
+        [
+            ("layer2/bias is of shape [10, 11]", {"parameters": wrong}),
+            ("other parameters", {"parameters": missing}),
+            ("unknown task, cat", {"tasks": [task]}),
+        ]
+    ):
+        folder = rewritten(saved, tmp_path / str(place), **changes)
+        refused = scripts.fork(tmp_path, SCRIPT, *TINY, f"--load_dir={folder}")
+        assert refused.status == 2
+        (line,) = refused.stderr.splitlines()
+        assert named in line
 
 
 def test_show_without_a_folder(scripts, tmp_path):

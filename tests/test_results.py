@@ -305,6 +305,7 @@ def test_the_interval_of_a_speedup_covers_it():
 def test_settings_differ_by_control():
     found = [controlled(0, control, 50) for control in ("pathnet", "scratch")]
     assert set(results.by_setting(found)) == {"control=pathnet", "control=scratch"}
+    assert list(results.by_setting(found, ignored={"control"})) == [""]
     old = repeat("1v3", "1v2", (100, 50))  # from before there were controls
     assert list(results.by_setting([found[0], old])) == [""]
 
