@@ -250,7 +250,9 @@ class Shared:
         """An op that draws all parameters; seed: int64 [2], of stateless random numbers."""
         return tf.group(
             *[
-                self._fresh(variable, _initial_value(variable, seed, number))
+                self._fresh(
+                    variable, _initial_value(variable, seed, number, self.grid.N)
+                )
                 for number, variable in enumerate(self.parameters())
             ]
         )
@@ -273,7 +275,7 @@ class Shared:
             task = self.task.read_value()
             changes = [tf.scatter_update(self.fixed_paths, task, geopath)]
             for number, variable in enumerate([*self.kernels, *self.biases]):
-                value = _initial_value(variable, seed, number)
+                value = _initial_value(variable, seed, number, self.grid.N)
                 keep = kept[number % self.grid.L] > 0
                 changes.append(self._fresh(variable, tf.where(keep, variable, value)))
             for index, (old, new) in enumerate(zip(self.heads, self.heads[1:])):
@@ -306,18 +308,20 @@ def _variable(name, shape, dtype=tf.float32):
     return tf.get_variable(name, shape, dtype, tf.zeros_initializer())
 
 
-def _initial_value(variable, seed, number):
-    """Glorot and Bengio's uniform weights, zero biases, a policy that starts near uniform.
+def _initial_value(variable, seed, number, active):
+    """He's uniform weights for modules, zero biases, a policy that starts near uniform.
 
-    Smaller ones, within 1/sqrt(fan_in), leave the ball of Pong so faint behind four
-    layers that a million steps do not find it.
+    He et al. 2015 (arXiv 1502.01852) keep the variance of ReLU layers; here a layer is
+    the sum of `active` modules. What is no module gets within 1/sqrt(fan_in).
     """
     seed += [0, number]
     name, shape = variable.op.name, variable.shape.as_list()
     if name.endswith("bias"):
         return tf.zeros(shape)
-    *field, inputs, outputs = shape[1:] if name.startswith("layer") else shape
-    bound = math.sqrt(6 / (math.prod(field) * (inputs + outputs)))
+    if name.startswith("layer"):
+        bound = math.sqrt(6 / (active * math.prod(shape[1:-1])))
+    else:
+        bound = 1 / math.sqrt(shape[0])
     if "policy" in name:
         bound /= 10
     return tf.random.stateless_uniform(shape, seed, -bound, bound)

@@ -15,7 +15,10 @@ NO_SETTING = {"seed", "runs", "data_dir", "log_dir", "record", "fake_data"}
 NO_SETTING |= {"job_name", "task_index", "ps_hosts", "worker_hosts", "st_port_num"}
 NO_SETTING |= {"checkpoint_dir", "isolate", "play", "play_task", "play_episodes"}
 NO_SETTING |= {"a1", "a2", "b1", "b2", "cifar_first", "tasks"}
-NO_SETTING |= {"save_dir", "load_dir", "test_every"}
+NO_SETTING |= {"save_dir", "load_dir", "test_every", "results"}
+
+# Flags in which the repeats of one batch may differ.
+NO_BATCH = {"seed", "runs", "log_dir", "results", "record", "data_dir"}
 
 
 def append(filename, result):
@@ -23,11 +26,13 @@ def append(filename, result):
 
     Safe against other processes that append to the same file, and against a full disk.
 
+    Returns:
+      How many lines the file has now.
     Raises:
       OSError: the line could not be written; the file is as it was.
     """
     line = (json.dumps(result) + "\n").encode()
-    with open(filename, "ab", buffering=0) as file:
+    with open(filename, "ab+", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         size = os.fstat(file.fileno()).st_size
         try:
@@ -37,6 +42,37 @@ def append(filename, result):
         except OSError as error:
             os.ftruncate(file.fileno(), size)
             raise OSError(error.errno, error.strerror, filename) from error
+        file.seek(0)
+        return sum(1 for _ in file)
+
+
+def batch(filename, script, flags):
+    """What a batch has already: the (seed, control) of each repeat in its file.
+
+    Args:
+      filename: of the batch; need not exist yet. script, flags: of this run.
+
+    Raises:
+      UserError: the file holds repeats of other settings, or something else.
+      OSError: it cannot be read.
+    """
+    if not os.path.exists(filename):
+        return set()
+    held = read([filename])
+    for result in held:
+        other = [
+            f"--{name}={result['flags'].get(name)}"
+            for name, value in flags.items()
+            if name not in NO_BATCH and result["flags"].get(name) != value
+        ]
+        if result.get("script") != script:
+            other = [f"{result.get('script')}_pathnet.py"]
+        if other:
+            raise UserError(
+                f"flag --results={filename}: holds repeats of other settings "
+                f"({' '.join(other)}); name another file"
+            )
+    return {(result["seed"], result.get("control")) for result in held}
 
 
 def read(filenames):

@@ -155,6 +155,12 @@ def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_acc
         "What a repeat leaves: TensorBoard events, pictures and its line in "
         "results.jsonl, or that line alone.",
     )
+    flags.DEFINE_string(
+        "results",
+        None,
+        "Of a batch: add the repeats to this file, numbered, and leave out those that it "
+        "has; nothing else is recorded.",
+    )
     flags.register_validator(
         "learning_rate", lambda v: 0 < v < 1e6, "must be a positive number below 1e6"
     )
@@ -375,15 +381,20 @@ class Experiment:
             )
         if self.network.tasks:
             self._restore_network()
-        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        label = f"{name}__{'_'.join(tasks)}__seed{FLAGS.seed}__{now}"
-        self.folder = folders.new(FLAGS.log_dir, label)
+        if FLAGS.results is None:
+            now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+            label = f"{name}__{'_'.join(tasks)}__seed{FLAGS.seed}__{now}"
+            self.folder = folders.new(FLAGS.log_dir, label)
 
     def repeats(self):
-        """Yields a Repeat for each seed, under each control."""
+        """Yields a Repeat for each seed, under each control; a batch's missing ones."""
+        done = set()
+        if FLAGS.results is not None:
+            done = results.batch(FLAGS.results, self.name, commandline.flag_values())
         for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.runs):
             for control in FLAGS.control:
-                yield CONTROLS[control](self, seed)
+                if (seed, control) not in done:
+                    yield CONTROLS[control](self, seed)
 
     def is_last(self, repeat):
         """Whether nothing is learned after this repeat."""
@@ -431,7 +442,7 @@ class Repeat:
         grid = self._net.grid
         self._fixed_path = np.zeros([grid.L, grid.M], np.float32)
         self._trail = None
-        if FLAGS.record == "all":
+        if FLAGS.record == "all" and FLAGS.results is None:
             folder = experiment.folder
             if FLAGS.runs > 1:
                 folder = os.path.join(folder, f"seed_{seed}")
@@ -525,7 +536,7 @@ class Repeat:
             + [accuracy]
         )
         self.outcomes.append(outcome)
-        if FLAGS.runs == 1:
+        if _is_single():
             print(_report(number, outcome, fixed_path), flush=True)
 
     def _recall(self, task):
@@ -587,14 +598,18 @@ class Repeat:
         Raises:
           OSError: something could not be written; what was written before is whole.
         """
-        experiment, folder = self._experiment, self._experiment.folder
-        result = self._result()
+        experiment, result = self._experiment, self._result()
+        if FLAGS.results is not None:
+            number = results.append(FLAGS.results, result)
+            print(f"{number} Iteration,  {result_line}", flush=True)
+            return
+        folder = experiment.folder
         results.append(os.path.join(folder, "results.jsonl"), result)
         if FLAGS.save_dir is not None:
             self._save(result)
         if self._trail:
             self._trail.close(self.outcomes, result)
-        if FLAGS.runs == 1:
+        if _is_single():
             for number, outcome in enumerate(self.outcomes[:-1]):
                 now = self.retention[-1][number]
                 verdict = "unchanged" if now == outcome.accuracy_test else "CHANGED"
@@ -794,13 +809,18 @@ class Trail:
             )
 
 
+def _is_single():
+    """Whether this is one repeat, to be told about in full."""
+    return FLAGS.runs == 1 and FLAGS.results is None
+
+
 class _Progress:
     """A progress bar on a terminal, a plain line now and then elsewhere."""
 
     def __init__(self, number, task):
         self._label = f"task {number + 1}, {task.title}"
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and FLAGS.results is None:
             # Only without a stop_accuracy within reach is it known where the end is.
             total = FLAGS.max_steps if FLAGS.stop_accuracy == 1 else None
             self._bar = tqdm(
@@ -808,7 +828,7 @@ class _Progress:
             )
 
     def show(self, now, ends):
-        if self._bar is None and (FLAGS.runs > 1 or now.number % PLAIN_LINE_EVERY):
+        if self._bar is None and (not _is_single() or now.number % PLAIN_LINE_EVERY):
             return
         geopaths = pathnet.to_geopath(now.population, now.active.shape[1])
         state = f"fitness {now.best_fitness:.4f}, diversity {pathnet.diversity(geopaths):.2f}"
