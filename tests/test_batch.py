@@ -14,14 +14,19 @@ ROOT = Path(results.__file__).parent
 TINY = ["--fake_data", "--max_steps=3", "--T=2", "--candi=2"]
 
 
-def batch(folder, *arguments, script="auto_binary_mnist_pathnet.sh", **environment):
-    """Runs a batch to its end."""
+def environment(folder, **variables):
+    """That of a batch with its results in a folder."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "BATCH_DIR": str(folder)} | variables
+
+
+def batch(folder, *arguments, script="auto_binary_mnist_pathnet.sh", **variables):
+    """Runs a batch to its end."""
     return subprocess.run(
         [str(ROOT / script), *arguments],
         capture_output=True,
         text=True,
-        env=os.environ | {"PATH": path, "BATCH_DIR": str(folder)} | environment,
+        env=environment(folder, **variables),
     )
 
 
@@ -51,61 +56,44 @@ def test_a_batch_ends_with_its_table_and_picture(finished):
     assert (folder / "generations.png").stat().st_size > 1000
 
 
-def test_a_batch_started_again_repeats_nothing(finished):
-    folder, _ = finished
-    before = (folder / "results.jsonl").read_text()
-    again = batch(folder, "4", *TINY, JOBS="1")
-    after = (folder / "results.jsonl").read_text()
-    assert again.returncode == 0, again.stderr
-    assert after.startswith(before) and seeds(folder / "results.jsonl") == [0, 1, 2, 3]
-    assert "4 Iteration,  Entire Iter:" in again.stdout
-
-
-def test_a_batch_that_was_killed_goes_on(tmp_path):
+def test_a_batch_that_was_killed_goes_on_and_repeats_nothing(tmp_path):
     process = subprocess.Popen(
         [str(ROOT / "auto_binary_mnist_pathnet.sh"), "60", *TINY],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env=os.environ
-        | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        | {"BATCH_DIR": str(tmp_path), "JOBS": "1"},
+        env=environment(tmp_path, JOBS="1"),
     )
     process.stdout.readline()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    held = seeds(tmp_path / "results.jsonl")
-    assert 0 < len(held) < 60
-    goal = len(held) + 2
-    done = batch(tmp_path, str(goal), *TINY, JOBS="1")
+    before = (tmp_path / "results.jsonl").read_text()
+    held = before.count("\n")
+    assert 0 < held < 60
+    done = batch(tmp_path, str(held + 2), *TINY, JOBS="1")
     assert done.returncode == 0, done.stderr
-    assert seeds(tmp_path / "results.jsonl") == list(range(goal))
+    assert (tmp_path / "results.jsonl").read_text().startswith(before)
+    assert seeds(tmp_path / "results.jsonl") == list(range(held + 2))
+    assert f"{held + 1} Iteration,  Entire Iter:" in done.stdout
+    assert f"{held} Iteration," not in done.stdout
 
 
 def test_other_settings_are_refused(finished):
     folder, _ = finished
     before = (folder / "results.jsonl").read_text()
-    done = batch(folder, "2", *TINY, "--M=5", JOBS="1")
+    done = batch(folder, "1", *TINY, "--M=5")
     assert done.returncode == 2
     assert "--results" in done.stderr and "--M=10" in done.stderr
     assert (folder / "results.jsonl").read_text() == before
 
 
-def test_tasks_of_a_slurm_array_share_the_seeds(tmp_path):
-    array = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "1", "JOBS": "1"}
-    for task in ("1", "2"):
-        done = batch(tmp_path, "3", *TINY, SLURM_ARRAY_TASK_ID=task, **array)
-        assert done.returncode == 0, done.stderr
-    files = sorted(tmp_path.glob("results-*.jsonl"))
-    assert [file.name for file in files] == ["results-1.jsonl", "results-2.jsonl"]
-    assert seeds(*files) == [0, 1, 2]
-
-
-def test_a_range_of_seeds_for_each_machine(tmp_path):
+def test_a_task_of_a_slurm_array_takes_its_share_of_a_range_of_seeds(tmp_path):
+    share = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "1"}
+    share |= {"SLURM_ARRAY_TASK_ID": "2", "FIRST_SEED": "10"}
     script = "auto_cifar_svhn_pathnet.sh"
-    done = batch(tmp_path, "1", *TINY, script=script, FIRST_SEED="7", JOBS="1")
+    done = batch(tmp_path, "3", *TINY, script=script, **share, JOBS="1")
     assert done.returncode == 0, done.stderr
-    assert seeds(tmp_path / "results.jsonl") == [7]
+    assert seeds(tmp_path / "results-2.jsonl") == [11, 12]
     assert "1 Iteration,  CIFAR10_SVHN,TASK1:" in done.stdout
 
 
