@@ -21,6 +21,7 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/atari_speed.py
 
 # The stamp is made last, so that an interrupted set-up is taken up again.
 $(VENV)/ready: requirements.txt requirements-dev.txt

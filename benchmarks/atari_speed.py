@@ -27,7 +27,6 @@ import environments  # noqa: E402
 
 CORES = len(os.sched_getaffinity(0))
 SETTLE, MEASURE = 25, 30  # seconds
-T_MAX = 20
 
 
 def emulator():
@@ -90,7 +89,11 @@ def plain(workers=2):
 
 
 def cluster(**flags):
-    """A whole cluster: (steps a second, memory of each process in MB by its name)."""
+    """A whole cluster while it learns.
+
+    Returns:
+      (steps a second, bytes sent a step, memory of each process in MB by its name).
+    """
     with tempfile.TemporaryDirectory() as folder:
         # A look a second: so finely can its steps be counted.
         flags = {"log_dir": folder, "tournament_seconds": 1, **flags}
@@ -110,10 +113,15 @@ def cluster(**flags):
                     raise RuntimeError("the cluster ended before it began")
                 time.sleep(0.5)
             time.sleep(SETTLE)
-            before, moment = read_steps(found[0])
+            (before, moment), bytes_before = read_steps(found[0]), sent(process.pid)
             time.sleep(MEASURE)
-            after, later = read_steps(found[0])
-            return (after - before) / (later - moment), memory(process.pid)
+            (after, later), bytes_after = read_steps(found[0]), sent(process.pid)
+            steps = after - before
+            return (
+                steps / (later - moment),
+                (bytes_after - bytes_before) / steps,
+                memory(process.pid),
+            )
         finally:
             process.send_signal(signal.SIGINT)
             process.wait()
@@ -146,31 +154,28 @@ def memory(launcher):
     return sizes
 
 
-def megabytes_a_rollout(M, N=4, task=0):
-    """What an actor pulls and what it pushes for one rollout, in MB: from the tensors."""
-    import a3c
-    import parameter_servers
-    from pathnet import tf
+def sent(process):
+    """Bytes sent so far over the loopback of a process's network."""
+    for line in Path(f"/proc/{process}/net/dev").read_text().splitlines():
+        name, _, counters = line.partition(":")
+        if name.strip() == "lo":
+            return int(counters.split()[8])
+    raise RuntimeError("no loopback")
 
-    with tf.Graph().as_default() as graph:
-        grid = parameter_servers.Grid(4, M, N, (8, 4, 3), (4, 2, 1), (6, 6))
-        learning = parameter_servers.Learning(*[1] * 10)
-        shared = parameter_servers.Shared(grid, 2, 1, learning)
-        a3c.Actor(shared, 0, task, 1, "/job:worker/task:0/cpu:0")
-        crossing = {"ps": 0, "worker": 0}
-        seen = set()
-        for op in graph.get_operations():
-            for tensor in op.inputs:
-                source = tensor.op.device.split("/")[1:2]
-                here = op.device.split("/")[1:2]
-                known = tensor.shape.is_fully_defined() and tensor.dtype.is_floating
-                if not (source and here and source != here and known):
-                    continue
-                if (tensor.name, op.device) not in seen:
-                    seen.add((tensor.name, op.device))
-                    size = tensor.shape.num_elements() * tensor.dtype.size
-                    crossing[source[0].split(":")[1]] += size
-    return crossing["ps"] / 1e6, crossing["worker"] / 1e6
+
+def larger_clusters(bytes_a_step, steps_an_actor):
+    """What the figures of one run mean for parameter servers on a network of their own.
+
+    Args:
+      bytes_a_step: that travel for one agent step.
+      steps_an_actor: a second, of one actor with a core of its own.
+    """
+    print("\n| link of a parameter server | actors that fill it | agent steps/s |")
+    print("| --- | --- | --- |")
+    for name, bits in (("1 Gbit/s", 1e9), ("10 Gbit/s", 1e10), ("25 Gbit/s", 2.5e10)):
+        # Both ways share what was counted; a link carries its rate in each of them.
+        steps = 2 * bits / 8 / bytes_a_step
+        print(f"| {name} | {steps / steps_an_actor:.0f} | {steps:,.0f} |")
 
 
 def main():
@@ -186,16 +191,21 @@ def main():
 
     row(f"emulator alone, {CORES} threads", ceiling)
     row("the plain way, 2 actors", slow)
-    small, sizes = cluster(ps_hosts_num=1, worker_hosts_num=2, B=2)
+    small, small_bytes, sizes = cluster(ps_hosts_num=1, worker_hosts_num=2, B=2)
     row("2 actors", small)
-    wide, _ = cluster(ps_hosts_num=1, worker_hosts_num=2, B=2, M=40)
+    wide, wide_bytes, _ = cluster(ps_hosts_num=1, worker_hosts_num=2, B=2, M=40)
     row("2 actors, M=40", wide)
-    many, many_sizes = cluster()
+    many, many_bytes, many_sizes = cluster()
     row("default: 10 actors", many)
-    print(f"\nM=40 against M=10: {wide / small:.2f}x\n")
+    print(f"\nM=40 against M=10: {wide / small:.2f}x the steps a second")
+    print("\n| | kB sent an agent step |\n| --- | --- |")
+    print(f"| 2 actors | {small_bytes / 1e3:.1f} |")
+    print(f"| 2 actors, M=40 | {wide_bytes / 1e3:.1f} |")
+    print(f"| default: 10 actors | {many_bytes / 1e3:.1f} |")
+    larger_clusters(small_bytes, small / 2)
     for name, values in (("2 actors", sizes), ("default", many_sizes)):
         each = ", ".join(f"{role} {size:.0f}" for role, size in sorted(values.items()))
-        print(f"Memory, {name}: {sum(values.values()):.0f} MB in all; {each}")
+        print(f"\nMemory, {name}: {sum(values.values()):.0f} MB in all; {each}")
 
 
 if __name__ == "__main__":
