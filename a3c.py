@@ -250,17 +250,20 @@ class Actor:
                 entries.append((variable, tf.boolean_mask(gradient, holds), index))
         for name, gradient in zip(self._head, gradients[n:]):
             entries.append((shared.heads[self._task][name], gradient, None))
-        count = tf.constant(self.actions.shape.num_elements(), tf.int64)
-        accepted = shared.apply(self._task, entries, count)
-        with tf.control_dependencies([shared.episodes.enqueue_many(self.finished)]):
-            accepted = tf.identity(accepted)
-        steps = int(self.actions.shape[0])
+        t_max, envs = self.actions.shape.as_list()
+        accepted = shared.apply(
+            self._task,
+            entries,
+            envs,
+            tf.constant(t_max * envs, tf.int64),
+            self.finished,
+        )
         self.push = (
             accepted,
             {
-                "losses/policy_loss": losses["policy_loss"] / steps,
-                "losses/value_loss": losses["value_loss"] / steps,
-                "losses/entropy": losses["entropy"] / steps,
+                "losses/policy_loss": losses["policy_loss"] / t_max,
+                "losses/value_loss": losses["value_loss"] / t_max,
+                "losses/entropy": losses["entropy"] / t_max,
                 "charts/gradient_norm": norm,
                 "charts/learning_rate": learning.rate(shared.steps.read_value()),
             },

@@ -48,11 +48,17 @@ flags.DEFINE_integer("t_max", 20, "Agent steps between two updates.", 1)
 flags.DEFINE_float("gamma", 0.99, "Discount of rewards an agent step.")
 flags.DEFINE_float("entropy", 0.01, "Weight of the policy's entropy in the loss.")
 flags.DEFINE_float("value_weight", 0.5, "Weight of the value's error in the loss.")
-flags.DEFINE_float("learning_rate", 3e-5, "Of RMSProp at first; falls linearly to 0.")
+flags.DEFINE_float(
+    "learning_rate",
+    7e-4,
+    "Of RMSProp at first, for each environment of an actor; falls linearly to 0.",
+)
 flags.DEFINE_float("rms_decay", 0.99, "Of RMSProp's mean square.")
-flags.DEFINE_float("rms_momentum", 0.9, "Of RMSProp's steps.")
-flags.DEFINE_float("rms_epsilon", 1e-6, "Of RMSProp, added to its mean square.")
-flags.DEFINE_float("grad_norm_clip", 40, "Largest norm of an actor's gradient.")
+flags.DEFINE_float("rms_momentum", 0.0, "Of RMSProp's steps.")
+flags.DEFINE_float("rms_epsilon", 0.1, "Of RMSProp, added to its mean square.")
+flags.DEFINE_float(
+    "grad_norm_clip", 5, "Largest norm of an actor's gradient, the mean over its games."
+)
 flags.DEFINE_integer(
     "worker_hosts_num", 10, "Actors of a cluster on this machine; fewer if memory ends.", 2
 )  # fmt: skip

@@ -187,7 +187,7 @@ class Shared:
         with tf.device(self.first_server):
             return self._section.execute(function)
 
-    def apply(self, task, gradients, steps):
+    def apply(self, task, gradients, envs, steps, episodes):
         """Applies an actor's gradients to its modules and its head, and counts its steps.
 
         Nothing happens, and the answer is False, once the task is over: then these are
@@ -197,7 +197,10 @@ class Shared:
           task: int, index of the task that the gradients belong to.
           gradients: list of (variable, gradient, index): rows `index` of the variable,
             or all of it if index is None.
+          envs: int, environments that the gradients are the mean over; the step is as
+            much longer, as if each of them had pushed its own.
           steps: int64 tensor, agent steps to count.
+          episodes: float64 [n, len(EPISODE)] tensor, those that ended meanwhile.
         """
         learning = self.learning
         # What comes from afar must be here before the others have to wait for it.
@@ -214,12 +217,14 @@ class Shared:
             return tf.cond(is_open, lambda: apply(before), lambda: tf.constant(False))
 
         def apply(before):
-            rate = learning.rate(before)
-            updates = [self._rmsprop(*entry, rate) for entry in arrived]
-            with tf.control_dependencies([*updates, self.steps.assign_add(steps)]):
+            rate = envs * learning.rate(before)
+            done = [self._rmsprop(*entry, rate) for entry in arrived]
+            done += [self.steps.assign_add(steps), self.episodes.enqueue_many(told)]
+            with tf.control_dependencies(done):
                 return tf.constant(True)
 
-        with tf.control_dependencies([g for _, g, _ in arrived]):
+        told = tf.identity(episodes)
+        with tf.control_dependencies([told, *[g for _, g, _ in arrived]]):
             return self.exclusively(update)
 
     def _rmsprop(self, variable, gradient, index, rate):
