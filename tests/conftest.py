@@ -100,6 +100,11 @@ class Fork:
         )
 
 
+def pytest_make_parametrize_id(val):
+    """Files as parameters have no name: what is in them may hold the time of day."""
+    return "bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def scripts(tmp_path_factory):
     command = [sys.executable, __file__]
