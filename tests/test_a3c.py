@@ -20,6 +20,7 @@ no_deadline = settings(deadline=None)
 T, E = 4, 2
 GRID = {"L": 3, "M": 5, "N": 3, "kernel_num": (12, 5), "stride_size": (8, 3)}
 ACTIONS = 3, 6, 2
+SLOTS = "square", "speed"
 LEARNING = Learning(
     t_max=T,
     gamma=0.9,
@@ -28,6 +29,7 @@ LEARNING = Learning(
     learning_rate=1.0,
     # So that the mean square is the gradient's square, and a step tells its sign.
     rms_decay=0.0,
+    rms_momentum=0.0,
     rms_epsilon=1e-12,
     grad_norm_clip=1e6,
     max_time_step=10**9,
@@ -203,7 +205,7 @@ class Bench:
             fan_in = np.prod(shape[1:-1]) if len(shape) > 2 else shape[0]
             scale = 1 if "bias" in name else 1.5 / np.sqrt(fan_in)
             values[name] = scale * rng.uniform(-1, 1, shape)
-            values[f"{name}/square"] = np.zeros(shape)
+            values |= {f"{name}/{slot}": np.zeros(shape) for slot in SLOTS}
         fixed_paths = np.zeros(self.shared.fixed_paths.shape.as_list())
         for task in range(self.task):
             path = pathnet.random_paths(rng, 1, GRID["L"], GRID["M"], 2)[0]
@@ -237,7 +239,7 @@ class Bench:
         parameters = {
             name: value
             for name, value in self.values().items()
-            if name.startswith(("layer", head)) and not name.endswith("square")
+            if name.startswith(("layer", head)) and not name.endswith(SLOTS)
         }
         geopath = np.maximum(self.path, self.fixed_path)
         return reference(parameters, geopath, head, rollout, self.use_lstm)
@@ -269,7 +271,7 @@ def test_losses_and_gradients_are_those_of_the_masked_reference(task, use_lstm):
             layer = int(name[5]) - 1
             learns = (actor.path * (1 - actor.fixed_path))[layer].astype(bool)
             gradient[~learns] = 0  # frozen modules are active and learn nothing
-            for kind in name, f"{name}/square":
+            for kind in name, *(f"{name}/{slot}" for slot in SLOTS):
                 assert np.array_equal(before[kind][~learns], after[kind][~learns])
         size = np.sqrt(after[f"{name}/square"].astype(float))
         pushed = size * np.sign(before[name] - after[name])
