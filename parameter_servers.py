@@ -200,10 +200,13 @@ class Shared:
           steps: int64 tensor, agent steps to count.
         """
         learning = self.learning
-        # What comes from afar must be here before the others have to wait for it.
+        # What comes from afar must be here before the others have to wait for it: else
+        # they wait for its transfer, and for ever if the actor is cut off meanwhile.
+        with tf.device(self.first_server):
+            steps = tf.identity(steps)
         arrived = [
-            (variable, tf.identity(gradient), None if i is None else tf.identity(i))
-            for variable, gradient, i in gradients
+            (variable, _beside(variable, gradient), _beside(variable, index))
+            for variable, gradient, index in gradients
         ]
 
         def update():
@@ -219,7 +222,8 @@ class Shared:
             with tf.control_dependencies([*updates, self.steps.assign_add(steps)]):
                 return tf.constant(True)
 
-        with tf.control_dependencies([g for _, g, _ in arrived]):
+        tensors = [steps, *(x for entry in arrived for x in entry[1:] if x is not None)]
+        with tf.control_dependencies(tensors):
             return self.exclusively(update)
 
     def _rmsprop(self, variable, gradient, index, rate):
@@ -269,6 +273,11 @@ class Shared:
           paths: int64 [actors, L, N], the next task's population.
         """
 
+        with tf.device(self.first_server):
+            seed, geopath, kept, inherit, paths = map(
+                tf.identity, (seed, geopath, kept, inherit, paths)
+            )
+
         def steps():
             task = self.task.read_value()
             changes = [tf.scatter_update(self.fixed_paths, task, geopath)]
@@ -300,6 +309,12 @@ class Shared:
         return tf.group(
             variable.assign(value), *[s.assign(tf.zeros_like(s)) for s in slots]
         )
+
+
+def _beside(variable, tensor):
+    """The tensor, if it is one, brought to the server that holds a variable."""
+    with tf.colocate_with(variable.handle):
+        return None if tensor is None else tf.identity(tensor)
 
 
 def _variable(name, shape, dtype=tf.float32):
