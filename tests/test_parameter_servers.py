@@ -383,8 +383,9 @@ def late_arrivals(partitions):
         number, node = key[0], nodes[key]
         for name in node.input:
             yield number, name.removeprefix("^").partition(":")[0]
-        if node.op in ("_Recv", "_HostRecv"):
-            yield sends[node.attr["tensor_name"].s]
+        sender = sends.get(node.attr["tensor_name"].s)  # none: it is fed
+        if node.op in ("_Recv", "_HostRecv") and sender:
+            yield sender
 
     def upstream(keys):
         seen, new = set(), list(keys)
