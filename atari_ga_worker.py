@@ -243,14 +243,11 @@ class GaWorker:
         Raises:
           UserError: the checkpoint was made with other settings.
         """
-        if (
-            not len(session.run(self._uninitialized))
-            and session.run(self._look)["ready"]
-        ):
-            say("the parameter servers are as they were left")
-            if not self._outcomes and not self._curve.recent:
-                self._recall(session)
-            return
+        if not len(session.run(self._uninitialized)):
+            now = session.run(self._look)
+            if now["ready"] and self._remembers(int(now["task"])):
+                say("the parameter servers are as they were left")
+                return
         session.run(self._zero)
         session.run(self._set_ready, {self._ready: False})
         loaded = checkpoint.load(self._settings.checkpoint_dir)
@@ -278,13 +275,19 @@ class GaWorker:
             f"{int(arrays['steps']):,} steps"
         )
 
-    def _recall(self, session):
-        """After a death of this process alone: what it knew is in the checkpoint."""
-        loaded = checkpoint.load(self._settings.checkpoint_dir)
-        if loaded is not None:
-            self._check(loaded[0])
-            if int(loaded[1]["task"]) == int(session.run(self._look)["task"]):
-                self._remember(*loaded)
+    def _remembers(self, task):
+        """Whether it is known here how the tasks before this one went.
+
+        After a death of this process alone that is in the checkpoint. Of an earlier task
+        it tells too little: then that process died as it ended the task.
+        """
+        if len(self._outcomes) != task or not self._curve.recent:
+            loaded = checkpoint.load(self._settings.checkpoint_dir)
+            if loaded is not None:
+                self._check(loaded[0])
+                if int(loaded[1]["task"]) == task:
+                    self._remember(*loaded)
+        return len(self._outcomes) == task
 
     def _remember(self, facts, arrays):
         self._begin(
