@@ -112,6 +112,14 @@ class Curve:
         """Mean return of the last results.SCORE_EPISODES episodes; None before there are any."""
         return float(np.mean(self.recent)) if self.recent else None
 
+    def over(self, max_time_step):
+        """The same curve, as it is kept for another number of steps."""
+        curve = Curve(max_time_step, recent=self.recent)
+        middles = (np.arange(BINS) + 0.5) * self._width
+        bins = np.minimum((middles / curve._width).astype(int), BINS - 1)
+        np.add.at(curve._values, (slice(None), bins), self._values)
+        return curve
+
     def points(self):
         """{"steps": [...], "return": [...], "episodes": [...]}, a point a filled bin."""
         sums, counts = self._values
@@ -290,10 +298,9 @@ class GaWorker:
         return len(self._outcomes) == task
 
     def _remember(self, facts, arrays):
-        self._begin(
-            facts["outcomes"],
-            Curve(self._max_time_step, arrays["curve"], arrays["recent"]),
-        )
+        then = facts["flags"]["max_time_step"]
+        curve = Curve(then, arrays["curve"], arrays["recent"])
+        self._begin(facts["outcomes"], curve.over(self._max_time_step))
 
     def _facts(self):
         grid = dataclasses.asdict(self._grid)
