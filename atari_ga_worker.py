@@ -314,16 +314,18 @@ class GaWorker:
 
     def _check(self, facts):
         """Raises UserError if a checkpoint's settings are not this run's."""
-        mine = self._facts()
-        names = {"actors": "worker_hosts_num"}
-        pairs = [(n, facts["grid"].get(n), mine["grid"][n]) for n in mine["grid"]]
-        pairs += [(names.get(n, n), facts[n], mine[n]) for n in ("games", "actors")]
+        folder, mine = self._settings.checkpoint_dir, self._facts()
+        if "grid" not in facts:
+            raise UserError(f"flag --checkpoint_dir={folder}: no checkpoints of Atari")
+        pairs = [("games", facts["games"], mine["games"])]
+        pairs += [("worker_hosts_num", facts["actors"], mine["actors"])]
+        pairs += [(n, facts["grid"].get(n), mine["grid"][n]) for n in mine["grid"]]
         for name, theirs, ours in pairs:
             if theirs != ours:
                 raise UserError(
-                    f"flag --checkpoint_dir={self._settings.checkpoint_dir}: made with "
-                    f"{name}={theirs}, and this run has {ours}; name another folder or "
-                    "give the same flags"
+                    f"flag --checkpoint_dir={folder}: made with --{name}="
+                    f"{_as_flag(theirs)}, and this run has {_as_flag(ours)}; name "
+                    "another folder or give the same flags"
                 )
 
     # Looking --------------------------------------------------------------------------
@@ -597,6 +599,11 @@ def _short(geopath):
     separator = "" if geopath.shape[1] <= 10 else ","
     layers = [separator.join(map(str, np.flatnonzero(row))) for row in geopath]
     return " ".join(layers)
+
+
+def _as_flag(value):
+    """A value as it is written on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
 
 
 def _write_json(filename, value):
