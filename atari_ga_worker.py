@@ -557,12 +557,12 @@ def run(role, grid, learning, settings, threads):
     SIGTERM ends it with a last checkpoint.
     """
     stopped = []
-    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     server = parameter_servers.serve(role, threads)
     worker = GaWorker(role, grid, learning, settings)
     while True:
         try:
             with parameter_servers.connect(server, role, worker.graph, say) as session:
+                signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
                 worker.set_up(session)
                 saved = time.monotonic()
                 over = False
@@ -582,6 +582,8 @@ def run(role, grid, learning, settings, threads):
             say(f"lost the parameter servers, trying again ({type(error).__name__})")
             if stopped:
                 raise SystemExit(128 + signal.SIGTERM) from error
+            # There is nothing to save without them, and no end to waiting for them.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(1)
         finally:
             worker.close()
