@@ -121,6 +121,10 @@ def this_role():
         )
     if "TF_CONFIG" in os.environ:
         return cluster.from_tf_config(os.environ["TF_CONFIG"])
+    if FLAGS.ps_hosts or FLAGS.worker_hosts or FLAGS.task_index is not None:
+        raise UserError(
+            "flags --ps_hosts, --worker_hosts, --task_index: need --job_name as well"
+        )
     return None
 
 
@@ -203,6 +207,10 @@ def work(role):
             max_time_step=FLAGS.max_time_step,
         ),
     )
+    try:
+        grid.kernel_shapes()
+    except ValueError as error:
+        raise UserError(f"flags --kernel_num, --stride_size: {error}") from error
     if role.is_ga_worker:
         settings = atari_ga_worker.Settings(
             games=tuple(FLAGS.games),
@@ -232,6 +240,8 @@ def work(role):
 
 
 def main():
+    if not FLAGS.games:
+        raise UserError("flag --games: names no game; try pong,pong")
     for game in FLAGS.games:
         environments.check(game)
     role = this_role()

@@ -101,9 +101,11 @@ def from_tf_config(text):
     source = "environment variable TF_CONFIG"
     try:
         config = json.loads(text)
-        hosts = {job: tuple(names) for job, names in config["cluster"].items()}
-        job, index = config["task"]["type"], int(config["task"]["index"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        hosts = {
+            job: tuple(map(str, names)) for job, names in config["cluster"].items()
+        }
+        job, index = str(config["task"]["type"]), int(config["task"]["index"])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f'{source}: must be {{"cluster": {{"ps": [...], "worker": [...]}}, '
             f'"task": {{"type": ..., "index": ...}}}}, as JSON ({error})'
