@@ -130,7 +130,7 @@ def this_role():
 
 def check_actors(actors):
     """Raises UserError if the population is too small for a tournament."""
-    if FLAGS.B > actors:
+    if actors < FLAGS.B:
         raise UserError(
             f"flag --B={FLAGS.B}: so many actors are compared, and there are {actors}"
         )
