@@ -112,6 +112,14 @@ class Curve:
         """Mean return of the last results.SCORE_EPISODES episodes; None before there are any."""
         return float(np.mean(self.recent)) if self.recent else None
 
+    def over(self, max_time_step):
+        """The same curve, as it is kept for another number of steps."""
+        curve = Curve(max_time_step, recent=self.recent)
+        middles = (np.arange(BINS) + 0.5) * self._width
+        bins = np.minimum((middles / curve._width).astype(int), BINS - 1)
+        np.add.at(curve._values, (slice(None), bins), self._values)
+        return curve
+
     def points(self):
         """{"steps": [...], "return": [...], "episodes": [...]}, a point a filled bin."""
         sums, counts = self._values
@@ -243,14 +251,11 @@ class GaWorker:
         Raises:
           UserError: the checkpoint was made with other settings.
         """
-        if (
-            not len(session.run(self._uninitialized))
-            and session.run(self._look)["ready"]
-        ):
-            say("the parameter servers are as they were left")
-            if not self._outcomes and not self._curve.recent:
-                self._recall(session)
-            return
+        if not len(session.run(self._uninitialized)):
+            now = session.run(self._look)
+            if now["ready"] and self._remembers(int(now["task"])):
+                say("the parameter servers are as they were left")
+                return
         session.run(self._zero)
         session.run(self._set_ready, {self._ready: False})
         loaded = checkpoint.load(self._settings.checkpoint_dir)
@@ -278,19 +283,24 @@ class GaWorker:
             f"{int(arrays['steps']):,} steps"
         )
 
-    def _recall(self, session):
-        """After a death of this process alone: what it knew is in the checkpoint."""
-        loaded = checkpoint.load(self._settings.checkpoint_dir)
-        if loaded is not None:
-            self._check(loaded[0])
-            if int(loaded[1]["task"]) == int(session.run(self._look)["task"]):
-                self._remember(*loaded)
+    def _remembers(self, task):
+        """Whether it is known here how the tasks before this one went.
+
+        After a death of this process alone that is in the checkpoint. Of an earlier task
+        it tells too little: then that process died as it ended the task.
+        """
+        if len(self._outcomes) != task or not self._curve.recent:
+            loaded = checkpoint.load(self._settings.checkpoint_dir)
+            if loaded is not None:
+                self._check(loaded[0])
+                if int(loaded[1]["task"]) == task:
+                    self._remember(*loaded)
+        return len(self._outcomes) == task
 
     def _remember(self, facts, arrays):
-        self._begin(
-            facts["outcomes"],
-            Curve(self._max_time_step, arrays["curve"], arrays["recent"]),
-        )
+        then = facts["flags"]["max_time_step"]
+        curve = Curve(then, arrays["curve"], arrays["recent"])
+        self._begin(facts["outcomes"], curve.over(self._max_time_step))
 
     def _facts(self):
         grid = dataclasses.asdict(self._grid)
@@ -304,16 +314,18 @@ class GaWorker:
 
     def _check(self, facts):
         """Raises UserError if a checkpoint's settings are not this run's."""
-        mine = self._facts()
-        names = {"actors": "worker_hosts_num"}
-        pairs = [(n, facts["grid"].get(n), mine["grid"][n]) for n in mine["grid"]]
-        pairs += [(names.get(n, n), facts[n], mine[n]) for n in ("games", "actors")]
+        folder, mine = self._settings.checkpoint_dir, self._facts()
+        if "grid" not in facts:
+            raise UserError(f"flag --checkpoint_dir={folder}: no checkpoints of Atari")
+        pairs = [("games", facts["games"], mine["games"])]
+        pairs += [("worker_hosts_num", facts["actors"], mine["actors"])]
+        pairs += [(n, facts["grid"].get(n), mine["grid"][n]) for n in mine["grid"]]
         for name, theirs, ours in pairs:
             if theirs != ours:
                 raise UserError(
-                    f"flag --checkpoint_dir={self._settings.checkpoint_dir}: made with "
-                    f"{name}={theirs}, and this run has {ours}; name another folder or "
-                    "give the same flags"
+                    f"flag --checkpoint_dir={folder}: made with --{name}="
+                    f"{_as_flag(theirs)}, and this run has {_as_flag(ours)}; name "
+                    "another folder or give the same flags"
                 )
 
     # Looking --------------------------------------------------------------------------
@@ -545,12 +557,12 @@ def run(role, grid, learning, settings, threads):
     SIGTERM ends it with a last checkpoint.
     """
     stopped = []
-    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     server = parameter_servers.serve(role, threads)
     worker = GaWorker(role, grid, learning, settings)
     while True:
         try:
             with parameter_servers.connect(server, role, worker.graph, say) as session:
+                signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
                 worker.set_up(session)
                 saved = time.monotonic()
                 over = False
@@ -570,6 +582,8 @@ def run(role, grid, learning, settings, threads):
             say(f"lost the parameter servers, trying again ({type(error).__name__})")
             if stopped:
                 raise SystemExit(128 + signal.SIGTERM) from error
+            # There is nothing to save without them, and no end to waiting for them.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(1)
         finally:
             worker.close()
@@ -587,6 +601,11 @@ def _short(geopath):
     separator = "" if geopath.shape[1] <= 10 else ","
     layers = [separator.join(map(str, np.flatnonzero(row))) for row in geopath]
     return " ".join(layers)
+
+
+def _as_flag(value):
+    """A value as it is written on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
 
 
 def _write_json(filename, value):

@@ -113,11 +113,6 @@ for name in ("kernel_num", "stride_size"):
 flags.register_multi_flags_validator(
     ["N", "M"], lambda f: f["N"] <= f["M"], "N active modules of M: N may not exceed M"
 )
-flags.register_multi_flags_validator(
-    ["B", "worker_hosts_num"],
-    lambda f: f["B"] <= f["worker_hosts_num"],
-    "B actors are compared: B may not exceed worker_hosts_num",
-)
 
 ENVIRONMENTS_A_CORE = 16  # enough to make use of a core's width
 LEAST_ENVIRONMENTS = 4
@@ -132,7 +127,19 @@ def this_role():
         )
     if "TF_CONFIG" in os.environ:
         return cluster.from_tf_config(os.environ["TF_CONFIG"])
+    if FLAGS.ps_hosts or FLAGS.worker_hosts or FLAGS.task_index is not None:
+        raise UserError(
+            "flags --ps_hosts, --worker_hosts, --task_index: need --job_name as well"
+        )
     return None
+
+
+def check_actors(actors):
+    """Raises UserError if the population is too small for a tournament."""
+    if actors < FLAGS.B:
+        raise UserError(
+            f"flag --B={FLAGS.B}: so many actors are compared, and there are {actors}"
+        )
 
 
 def threads(actors):
@@ -153,8 +160,7 @@ def launch():
         actors = cluster.fitting_actors(actors, servers)
         if actors < FLAGS.worker_hosts_num:
             say(f"{actors} actors in place of {FLAGS.worker_hosts_num}: memory ends")
-        if actors < FLAGS.B:
-            raise UserError(f"flag --B={FLAGS.B}: only {actors} actors fit into memory")
+    check_actors(actors)
     cluster.check_ports(FLAGS.st_port_num, servers + actors + 1)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     label = f"atari__{'_'.join(FLAGS.games)}__seed{FLAGS.seed}__{now}"
@@ -183,6 +189,7 @@ def work(role):
 
     if role.job == cluster.PS:
         parameter_servers.serve(role, threads(1)).join()
+    check_actors(role.actors)
     grid, learning = (
         parameter_servers.Grid(
             L=FLAGS.L,
@@ -206,6 +213,10 @@ def work(role):
             max_time_step=FLAGS.max_time_step,
         ),
     )
+    try:
+        grid.kernel_shapes()
+    except ValueError as error:
+        raise UserError(f"flags --kernel_num, --stride_size: {error}") from error
     if role.is_ga_worker:
         settings = atari_ga_worker.Settings(
             games=tuple(FLAGS.games),
@@ -235,6 +246,8 @@ def work(role):
 
 
 def main():
+    if not FLAGS.games:
+        raise UserError("flag --games: names no game; try pong,pong")
     for game in FLAGS.games:
         environments.check(game)
     role = this_role()

@@ -101,9 +101,11 @@ def from_tf_config(text):
     source = "environment variable TF_CONFIG"
     try:
         config = json.loads(text)
-        hosts = {job: tuple(names) for job, names in config["cluster"].items()}
-        job, index = config["task"]["type"], int(config["task"]["index"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        hosts = {
+            job: tuple(map(str, names)) for job, names in config["cluster"].items()
+        }
+        job, index = str(config["task"]["type"]), int(config["task"]["index"])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f'{source}: must be {{"cluster": {{"ps": [...], "worker": [...]}}, '
             f'"task": {{"type": ..., "index": ...}}}}, as JSON ({error})'
@@ -208,7 +210,18 @@ def fitting_actors(wanted, servers):
 # says. In a network namespace nobody else can reach them, and every port is free.
 # --------------------------------------------------------------------------------------
 
-_UNSHARE = ["unshare", "--user", "--map-root-user", "--net"]
+
+def _unshare():
+    """The command that gives another one a network of its own; None if none can."""
+    ways = [["unshare", "--user", "--map-root-user", "--net"]]
+    if os.geteuid() == 0:
+        # As a new user, even root, it could not write to what belongs to others.
+        ways.insert(0, ["unshare", "--net"])
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for way in ways if shutil.which("unshare") else []:
+        if subprocess.call([*way, "true"], **quiet) == 0:
+            return way
+    return None
 
 
 def isolate():
@@ -219,14 +232,12 @@ def isolate():
     if os.environ.get(ISOLATED):
         _loopback_up()
         return True
-    allowed = shutil.which("unshare") and not subprocess.call(
-        [*_UNSHARE, "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    if not allowed:
+    way = _unshare()
+    if way is None:
         return False
     sys.stdout.flush()
-    command = [*_UNSHARE, sys.executable, *sys.argv]
-    os.execvpe("unshare", command, os.environ | {ISOLATED: "1"})
+    command = [*way, sys.executable, *sys.argv]
+    os.execvpe(command[0], command, os.environ | {ISOLATED: "1"})
 
 
 def _loopback_up():

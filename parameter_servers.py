@@ -203,10 +203,13 @@ class Shared:
           episodes: float64 [n, len(EPISODE)] tensor, those that ended meanwhile.
         """
         learning = self.learning
-        # What comes from afar must be here before the others have to wait for it.
+        # What comes from afar must be here before the others have to wait for it: else
+        # they wait for its transfer, and for ever if the actor is cut off meanwhile.
+        with tf.device(self.first_server):
+            steps, told = tf.identity(steps), tf.identity(episodes)
         arrived = [
-            (variable, tf.identity(gradient), None if i is None else tf.identity(i))
-            for variable, gradient, i in gradients
+            (variable, _beside(variable, gradient), _beside(variable, index))
+            for variable, gradient, index in gradients
         ]
 
         def update():
@@ -223,8 +226,8 @@ class Shared:
             with tf.control_dependencies(done):
                 return tf.constant(True)
 
-        told = tf.identity(episodes)
-        with tf.control_dependencies([told, *[g for _, g, _ in arrived]]):
+        arriving = [x for entry in arrived for x in entry[1:] if x is not None]
+        with tf.control_dependencies([steps, told, *arriving]):
             return self.exclusively(update)
 
     def _rmsprop(self, variable, gradient, index, rate):
@@ -276,6 +279,11 @@ class Shared:
           paths: int64 [actors, L, N], the next task's population.
         """
 
+        with tf.device(self.first_server):
+            seed, geopath, kept, inherit, paths = map(
+                tf.identity, (seed, geopath, kept, inherit, paths)
+            )
+
         def steps():
             task = self.task.read_value()
             changes = [tf.scatter_update(self.fixed_paths, task, geopath)]
@@ -307,6 +315,12 @@ class Shared:
         return tf.group(
             variable.assign(value), *[s.assign(tf.zeros_like(s)) for s in slots]
         )
+
+
+def _beside(variable, tensor):
+    """The tensor, if it is one, brought to the server that holds a variable."""
+    with tf.colocate_with(variable.handle):
+        return None if tensor is None else tf.identity(tensor)
 
 
 def _variable(name, shape, dtype=tf.float32):

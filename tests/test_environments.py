@@ -1,117 +1,190 @@
-"""Tests of environments.py."""
+"""Tests of environments.py: Catch, and Atari games as they come from make()."""
 
 import numpy as np
 import pytest
 
 import environments
 from commandline import UserError
+from environments import CATCH, FRAMES, SCREEN
+
+CELL = SCREEN // 12
+STAY, LEFT, RIGHT = range(3)
+
+
+def cells(screen):
+    """Rows and columns of the bright cells of a Catch screen [84, 84]."""
+    tiles = screen.reshape(12, CELL, 12, CELL)
+    assert (tiles == tiles[:, :1, :, :1]).all()
+    return set(zip(*np.nonzero(tiles[:, 0, :, 0] == 230)))
+
+
+def ball_and_paddle(screen):
+    bright = cells(screen)
+    ball = min(bright)
+    return ball, max(bright - {ball}, default=ball)
 
 
 def optimal(observation):
-    """The move that brings the paddle of Catch under the ball: int [E]."""
-    cells = observation[:, -1, ::7, ::7] > 200
-    ball = cells[:, :-1].any(axis=1).argmax(axis=1)
-    paddle = cells[:, -1].argmax(axis=1)
-    return np.where(ball < paddle, 1, np.where(ball > paddle, 2, 0))
+    """Moves each paddle under its ball, from the newest screen alone."""
+    actions = []
+    for screens in observation:
+        (_, column), (_, paddle) = ball_and_paddle(screens[-1])
+        actions.append(RIGHT if column > paddle else LEFT if column < paddle else STAY)
+    return np.array(actions)
 
 
 @pytest.fixture
 def catch():
-    return environments.make("catch", 8, threads=1)
+    environment = environments.make(CATCH, 5, threads=1)
+    yield environment
+    environment.close()
+
+
+def test_whoever_follows_the_ball_catches_every_one(catch):
+    observation, _ = catch.reset(seed=0)
+    columns = set()
+    for step in range(1, 11 * 30 + 1):
+        columns |= {ball_and_paddle(s[-1])[0][1] for s in observation}
+        observation, rewards, over, cut, _ = catch.step(optimal(observation))
+        assert not cut.any()
+        assert (over == (step % 11 == 0)).all()
+        assert np.array_equal(rewards, np.where(over, 1.0, 0.0))
+    assert columns == set(range(12))
+
+
+def test_a_ball_that_is_not_caught_is_a_minus(catch):
+    observation, _ = catch.reset(seed=1)
+    for _ in range(11):
+        away = np.where(optimal(observation) == LEFT, RIGHT, LEFT)
+        observation, rewards, over, _, _ = catch.step(away)
+    assert over.all()
+    assert np.array_equal(rewards, -np.ones(5))
+
+
+def test_catch_shows_its_last_four_screens_and_starts_anew_in_the_same_step(catch):
+    observation, _ = catch.reset(seed=2)
+    assert catch.observation_space.contains(observation)
+    assert catch.single_action_space.n == 3
+    assert observation.shape == (5, FRAMES, SCREEN, SCREEN)
+    assert observation.dtype == np.uint8
+    assert (observation == observation[:, :1]).all()
+    (_, start), (_, paddle) = ball_and_paddle(observation[0, -1])
+    assert paddle == 6
+    for row in range(1, 11):
+        previous = observation
+        observation, _, over, _, _ = catch.step(np.full(5, STAY))
+        assert not over.any()
+        assert np.array_equal(observation[:, :-1], previous[:, 1:])
+        assert ball_and_paddle(observation[0, -1])[0] == (row, start)
+    observation, _, over, _, _ = catch.step(np.full(5, STAY))
+    assert over.all()
+    # A new episode: nothing of the old one is left to be seen.
+    assert (observation == observation[:, :1]).all()
+    assert ball_and_paddle(observation[0, -1])[0][0] == 0
+
+
+def test_what_catch_hands_out_stays_as_it_is(catch):
+    first, _ = catch.reset(seed=3)
+    kept = first.copy()
+    catch.step(np.full(5, LEFT))
+    assert np.array_equal(first, kept)
+
+
+def test_the_paddle_stops_at_both_walls(catch):
+    catch.reset(seed=4)
+    for action, wall in ((LEFT, 0), (RIGHT, 11)):
+        for _ in range(22):
+            observation, *_ = catch.step(np.full(5, action))
+        for _ in range(9):  # a paddle that is pushed on stays there
+            observation, *_ = catch.step(np.full(5, action))
+        assert all((11, wall) in cells(screens[-1]) for screens in observation)
+
+
+def test_seeds_of_catch():
+    def balls(seed):
+        environment = environments.make(CATCH, 40, threads=1)
+        observation, _ = environment.reset(seed=seed)
+        return [ball_and_paddle(screens[-1])[0] for screens in observation]
+
+    assert balls(1) == balls(1) != balls(2)
+
+
+# ---- Atari ----
 
 
 @pytest.fixture(scope="module")
 def pong():
-    games = environments.make("pong", 4, threads=1)
-    yield games
-    games.close()
-
-
-def test_a_perfect_player_catches_every_ball(catch):
-    observation, _ = catch.reset(seed=3)
-    returns = []
-    for _ in range(110):
-        observation, rewards, over, _, _ = catch.step(optimal(observation))
-        assert (over == (rewards != 0)).all()
-        returns += list(rewards[over])
-    assert returns == [1.0] * 80
-
-
-def test_a_player_who_stays_catches_what_falls_on_the_middle(catch):
-    observation, _ = catch.reset(seed=1)
-    columns = []
-    for step in range(11):
-        if step == 0:
-            columns = (observation[:, -1, 0, ::7] > 200).argmax(axis=1)
-        observation, rewards, _, _, _ = catch.step(np.zeros(8, int))
-    assert (rewards == np.where(columns == 6, 1, -1)).all()
-
-
-@pytest.mark.parametrize("game", ["catch", "pong"])
-def test_observations_are_stacks_of_the_last_four_screens(game):
-    games = environments.make(game, 2, threads=1)
-    before, _ = games.reset(seed=0)
-    assert before.shape == (2, 4, 84, 84) and before.dtype == np.uint8
-    for _ in range(5):
-        after, _, over, cut, _ = games.step(np.ones(2, int))
-        assert not (over | cut).any()
-        np.testing.assert_array_equal(after[:, :3], before[:, 1:])
-        before = after
-    games.close()
-
-
-def test_the_step_that_ends_a_game_shows_the_next_one(catch):
-    observation, _ = catch.reset(seed=0)
-    for _ in range(11):
-        observation, _, over, _, _ = catch.step(optimal(observation))
-    assert over.all()
-    top = observation[:, :, 0, ::7] > 200
-    assert top.any(axis=2).all(), "a new ball, in all four screens"
-
-
-def test_the_same_seed_gives_the_same_games(catch):
-    first = catch.reset(seed=5)[0]
-    again = environments.make("catch", 8, threads=1).reset(seed=5)[0]
-    np.testing.assert_array_equal(first, again)
-    assert (first != catch.reset(seed=6)[0]).any()
-
-
-def test_pong_ends_at_21_points_and_starts_again(pong):
-    pong.reset(seed=0)
+    """Some thousand random steps of Pong: (first observation, steps)."""
+    environment = environments.make("pong", 4, threads=1)
+    first, _ = environment.reset(seed=0)
     rng = np.random.default_rng(0)
-    returns = np.zeros(4)
-    for _ in range(3000):
-        _, rewards, over, _, _ = pong.step(rng.integers(0, 6, 4))
-        returns += rewards
-        if over.any():
-            break
-    assert over.any() and -21 <= returns[over][0] < 0
+    steps = [environment.step(rng.integers(6, size=4)) for _ in range(1100)]
+    environment.close()
+    return first, steps
 
 
-def test_pong_has_its_six_actions(pong):
-    assert environments.actions("pong") == pong.single_action_space.n == 6
+def test_pong_has_its_own_six_actions():
+    assert environments.actions("pong") == 6
+    assert environments.actions(CATCH) == 3
+    assert environments.actions("breakout") == 4
 
 
-def test_a_person_sees_the_game_that_is_played():
-    player = environments.make("pong", 1, threads=1)
-    player.reset(seed=4)
-    screen = environments.Screen("pong", seed=4)
-    assert screen.picture().shape == (210, 160, 3)
-    rng = np.random.default_rng(1)
-    for _ in range(100):
-        action = rng.integers(0, 6, 1)
-        observation, _, _, _, _ = player.step(action)
-        picture = screen.step(action)
-    grey = picture.mean(axis=2)
-    # The lowest row of a paddle or ball on the coarse screen is there on the fine one.
-    assert abs(grey.mean() - observation[0, -1].mean()) < 10
-    player.close()
+def test_observations_of_pong(pong):
+    first, steps = pong
+    for observation in first, steps[0][0], steps[-1][0]:
+        assert observation.shape == (4, FRAMES, SCREEN, SCREEN)
+        assert observation.dtype == np.uint8
+    # The frames before the newest are those of the step before.
+    assert np.array_equal(steps[11][0][:, :-1], steps[10][0][:, 1:])
+    assert not np.array_equal(steps[11][0], steps[10][0])
+
+
+def test_pong_starts_a_new_episode_in_the_step_that_ends_one(pong):
+    """Every step is of one episode: points add up to -21 at least, and there are 21."""
+    _, steps = pong
+    rewards = np.array([reward for _, reward, *_ in steps])
+    ends = np.array([over | cut for _, _, over, cut, _ in steps])
+    assert ends.any(axis=0).all()
+    assert set(np.unique(rewards)) <= {-1, 0, 1}
+    for environment in range(4):
+        end = np.flatnonzero(ends[:, environment])[0]
+        points = rewards[: end + 1, environment]
+        assert points[-1] != 0  # the last point is there, in the step that ends it
+        assert max((points > 0).sum(), (points < 0).sum()) == 21
+        # Right after it, the screens are those of another episode.
+        screens = steps[end][0][environment]
+        before = steps[end - 1][0][environment]
+        assert not np.array_equal(screens[:-1], before[1:])
+
+
+def test_rewards_are_as_the_game_gives_them():
+    """An enemy of Space Invaders is worth 5 to 30 points."""
+    environment = environments.make("space_invaders", 4, threads=1)
+    environment.reset(seed=0)
+    rng = np.random.default_rng(0)
+    rewards = [environment.step(rng.integers(6, size=4))[1] for _ in range(150)]
+    environment.close()
+    assert np.max(rewards) >= 5
 
 
 @pytest.mark.parametrize(
-    ("game", "hint"), [("pomg", "did you mean pong"), ("zzzz", "try pong")]
+    ("game", "hint"),
+    [
+        ("pnog", "did you mean pong"),
+        ("Pong", "did you mean pong"),
+        ("spaceinvaders", "did you mean space_invaders"),
+        ("qqqqqq", "try pong"),
+        ("", "try pong"),
+    ],
 )
-def test_an_unknown_game_is_one_line_with_a_hint(game, hint):
-    with pytest.raises(UserError, match=hint) as caught:
+def test_an_unknown_game_is_answered_with_games_that_are_alike(game, hint):
+    with pytest.raises(UserError) as refused:
         environments.check(game)
-    assert f"'{game}'" in str(caught.value)
+    assert str(refused.value).startswith(f"flag --games: no game is called '{game}'")
+    assert hint in str(refused.value)
+
+
+def test_known_games():
+    for game in ("pong", "breakout", "space_invaders", CATCH):
+        environments.check(game)
+    assert len(environments.games()) > 100

@@ -1,0 +1,142 @@
+"""Tests of atari_actor.py: what one actor's rollouts consist of."""
+
+import types
+
+import numpy as np
+import pytest
+
+import atari_actor
+import environments
+from atari_actor import Player
+from parameter_servers import UNITS
+
+
+class Scripted:
+    """Environments that tell the time: observation n shows n mod 256 everywhere.
+
+    Args:
+      rewards: [steps, E]. ends: for each environment the steps, from 1, that end an
+        episode; every second of these cuts it off instead.
+    """
+
+    def __init__(self, rewards, ends):
+        self._rewards, self._ends = rewards, ends
+        self._now = 0
+        self.taken = []
+
+    def reset(self, seed):
+        return self._show(), {}
+
+    def step(self, actions):
+        self.taken.append(actions)
+        rewards = np.array(self._rewards[self._now], float)
+        self._now += 1
+        over = np.array([self._now in ends[0::2] for ends in self._ends])
+        cut = np.array([self._now in ends[1::2] for ends in self._ends])
+        return self._show(), rewards, over, cut, {}
+
+    def _show(self):
+        shape = [len(self._ends), 4, 84, 84]
+        screens = np.full(shape, self._now % 256, np.uint8)
+        screens[:, :, 0, 0] = np.arange(4)  # which frame it is
+        return screens
+
+
+@pytest.fixture
+def player(monkeypatch):
+    def make(rewards, ends):
+        scripted = Scripted(rewards, ends)
+        monkeypatch.setattr(environments, "make", lambda *_: scripted)
+        return Player("any", len(ends), 1, 0), scripted
+
+    return make
+
+
+def counting(observation, state):
+    """Acts by the clock of the observation; the state counts steps."""
+    return observation[:, 1, 1, 0] % 3, state + 1
+
+
+def test_rollouts_follow_on_one_another(player):
+    rewards = np.zeros([6, 2])
+    rewards[1] = 5, -0.5
+    rewards[4] = -7, 1
+    actor, scripted = player(rewards, [[3], []])
+    first, _ = actor.play(counting, 3, version=0)
+    second, _ = actor.play(counting, 3, version=0)
+
+    assert first["observations"].shape == (4, 2, 84, 84, 4)
+    assert first["observations"].dtype == np.uint8
+    for rollout, start in ((first, 0), (second, 3)):
+        clock = rollout["observations"][:, 0, 1, 1, 0]
+        assert clock.tolist() == [start, start + 1, start + 2, start + 3]
+        assert np.array_equal(rollout["observations"][0, 0, 0, 0], range(4))
+    assert np.array_equal(first["observations"][-1], second["observations"][0])
+    actions = np.concatenate([first["actions"], second["actions"]])
+    assert np.array_equal(actions, np.array(scripted.taken))
+    assert np.array_equal(actions[:, 0], [0, 1, 2, 0, 1, 2])
+    # Rewards are cut to +-1.
+    assert first["rewards"].tolist() == [[0, 0], [1, -0.5], [0, 0]]
+    assert second["rewards"].tolist() == [[0, 0], [-1, 1], [0, 0]]
+    assert first["ends"].tolist() == [[0, 0], [0, 0], [1, 0]]
+    assert not second["ends"].any()
+
+
+def test_the_lstm_is_carried_over_rollouts_and_starts_anew_with_an_episode(player):
+    actor, _ = player(np.zeros([6, 2]), [[2, 5], []])
+    first, _ = actor.play(counting, 3, version=0)
+    second, _ = actor.play(counting, 3, version=0)
+    assert first["state"].shape == (2, 2, UNITS)
+    assert first["state"].dtype == np.float32
+    assert not first["state"].any()
+    # Three steps; the first environment's episode ended after the second of them.
+    assert (second["state"][:, 0] == 1).all()
+    assert (second["state"][:, 1] == 3).all()
+    assert (actor.state[:, 0] == 1).all()
+    assert (actor.state[:, 1] == 6).all()
+    assert not first["state"].any(), "a rollout that was handed out has changed"
+
+
+def test_episodes_are_told_with_the_path_that_played_all_of_them(player):
+    """Returns are whole, not cut to +-1; an episode that spans two paths is nobody's."""
+    rewards = np.tile([[3.0, -1.0]], [9, 1])
+    actor, _ = player(rewards, [[2, 5, 8], [9]])
+    _, episodes = actor.play(counting, 3, version=7)
+    assert episodes == [(7, 6.0, 2)]
+    _, episodes = actor.play(counting, 3, version=8)  # one spans both
+    assert episodes == [(-1, 9.0, 3)]
+    _, episodes = actor.play(counting, 3, version=8)
+    assert episodes == [(8, 9.0, 3), (-1, -9.0, 9)]
+
+
+def test_curves_are_means_since_the_last_point(monkeypatch):
+    written = []
+    clock = types.SimpleNamespace(now=100.0)
+    monkeypatch.setattr(atari_actor.time, "monotonic", lambda: clock.now)
+    events = types.SimpleNamespace(scalars=lambda *call: written.append(call))
+    monkeypatch.setattr(atari_actor.recording, "Events", lambda folder: events)
+    curves = atari_actor.Curves("folder", 2, 0, "catch")
+    for seconds, episodes in ((2, [(0, 4.0, 9)]), (2, []), (4, [(-1, 8.0, 9)])):
+        clock.now += seconds
+        curves.add(640, 160, episodes, {"losses/entropy": 0.5})
+    assert written == [
+        (
+            640,
+            {
+                "losses/entropy": 0.5,
+                "charts/steps_per_second": 60.0,
+                "charts/episodic_return": 6.0,
+            },
+        )
+    ]
+
+
+def test_seeds_of_the_games_differ_between_actors_tasks_and_starts():
+    seeds = {
+        atari_actor._seed(0, number, task)
+        for number in range(5)
+        for task in range(3)
+        for _ in range(3)
+    }
+    assert len(seeds) == 45
+    assert all(0 <= seed < 2**31 for seed in seeds)
