@@ -15,10 +15,11 @@ NO_SETTING = {"seed", "runs", "data_dir", "log_dir", "record", "fake_data"}
 NO_SETTING |= {"job_name", "task_index", "ps_hosts", "worker_hosts", "st_port_num"}
 NO_SETTING |= {"checkpoint_dir", "isolate", "play", "play_task", "play_episodes"}
 NO_SETTING |= {"a1", "a2", "b1", "b2", "cifar_first", "tasks"}
-NO_SETTING |= {"save_dir", "load_dir", "test_every", "results"}
+NO_SETTING |= {"save_dir", "load_dir", "test_every", "results", "checkpoint_seconds"}
 
 # Flags in which the repeats of one batch may differ.
 NO_BATCH = {"seed", "runs", "log_dir", "results", "record", "data_dir"}
+NO_BATCH |= {"checkpoint_seconds"}
 
 
 def append(filename, result):
