@@ -17,6 +17,7 @@ import json
 import math
 import os
 import shutil
+import struct
 import time
 import zipfile
 from pathlib import Path
@@ -31,6 +32,16 @@ VERSION = 1
 FILES = ("about.json", "arrays.npz")
 MAX_BYTES = 2**34  # of a file; more is no checkpoint of this project
 PREFIX = "checkpoint-"
+# What zipfile and numpy raise at nonsense, such as OSError for a place before the start.
+NO_ARCHIVE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    struct.error,
+)
 KEPT = 2  # checkpoints of a run: the newest, and one in case that it is damaged
 
 
@@ -320,7 +331,7 @@ def _read_arrays(path):
         _check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (*NO_ARCHIVE, zipfile.BadZipFile) as error:
         raise _damaged(path) from error
 
 
