@@ -7,6 +7,7 @@
     python binary_mnist_pathnet.py --runs=20 --record=results --control=pathnet,scratch,finetune
     python binary_mnist_pathnet.py --save_dir=DIR
     python binary_mnist_pathnet.py --load_dir=DIR --tasks=4v5         # one more on top of it
+    python binary_mnist_pathnet.py --resume=logs/RUN                  # after an interruption
 
 Paths through the grid compete in tournaments until a winner classifies 99 % of its
 training images. Its path is frozen, everything else starts again, and the second task
@@ -91,9 +92,9 @@ def make_task(name, splits, rng):
 
 
 def main():
-    pairs = f"{FLAGS.a1}v{FLAGS.a2}", f"{FLAGS.b1}v{FLAGS.b2}"
     network = supervised.load_network("binary_mnist", is_pair)
-    names = [*(task["name"] for task in network.tasks), *(FLAGS.tasks or pairs)]
+    pairs = f"{FLAGS.a1}v{FLAGS.a2}", f"{FLAGS.b1}v{FLAGS.b2}"
+    names = supervised.task_names(network, FLAGS.tasks or pairs)
     data = load(names)
     images = min(len(train.labels) for train, _ in data)
 

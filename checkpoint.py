@@ -7,7 +7,8 @@
 A folder appears complete or not at all, and is never written to again. Reading one
 executes nothing: JSON, and arrays of numbers. `write` and `read` know no more than that;
 `write_network` and `read_network` know what a finished network consists of, `save` and
-`load` how a run that goes on keeps its newest ones in a folder.
+`load` how a run that goes on keeps its newest ones in a folder, `save_state` and
+`load_state` what those of a supervised run consist of.
 """
 
 import dataclasses
@@ -16,6 +17,8 @@ import json
 import math
 import os
 import shutil
+import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -29,6 +32,16 @@ VERSION = 1
 FILES = ("about.json", "arrays.npz")
 MAX_BYTES = 2**34  # of a file; more is no checkpoint of this project
 PREFIX = "checkpoint-"
+# What zipfile and numpy raise at nonsense, such as OSError for a place before the start.
+NO_ARCHIVE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    struct.error,
+)
 KEPT = 2  # checkpoints of a run: the newest, and one in case that it is damaged
 
 
@@ -53,17 +66,99 @@ class Network:
     parameters: dict = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class State(Network):
+    """A network that still learns a task, after a generation of it.
+
+    Attributes:
+      names: of all tasks of the run; the first ones are learned, the next one is not.
+      generation: how many of it are done. seconds: that they took.
+      curve: as in results.jsonl, so far.
+      population: int [candi, L, N].
+    """
+
+    names: list = ()
+    generation: int = 0
+    seconds: float = 0.0
+    curve: dict = dataclasses.field(
+        default_factory=lambda: {"generation": [], "fitness": []}
+    )
+    population: np.ndarray = ()
+
+
 def write_network(folder, network):
     """Stores a Network; raises what `write` does."""
-    arrays = {f"parameters/{k}": v for k, v in network.parameters.items()}
-    arrays |= {"active": network.active, "fixed_path": network.fixed_path}
-    names = "script", "flags", "tasks"
-    write(folder, {name: getattr(network, name) for name in names}, arrays)
+    write(folder, *_parts(network))
 
 
 def read_network(folder):
     """The Network in a folder; raises what `read` does."""
-    about, arrays = read(folder)
+    network = _network(folder, *read(folder))
+    if not network.tasks:
+        raise UserError(f"{folder}: holds no finished network of this version")
+    return network
+
+
+def save_state(folder, state):
+    """Stores a State as the newest checkpoint in a folder; raises what `save` does."""
+    about, arrays = _parts(state)
+    names = "names", "generation", "seconds", "curve"
+    about |= {name: getattr(state, name) for name in names}
+    number = state.generation + sum(task["generations"] for task in state.tasks)
+    save(folder, number, about, arrays | {"population": state.population})
+
+
+def load_state(folder):
+    """The State of the newest sound checkpoint in a folder, or None without any.
+
+    Raises what `load` does.
+    """
+    loaded = load(folder)
+    if loaded is None:
+        return None
+    about, arrays = loaded
+    try:
+        population = arrays.pop("population")
+        network = _network(folder, about, arrays)
+        state = State(
+            **vars(network),
+            names=list(about["names"]),
+            generation=about["generation"],
+            seconds=float(about["seconds"]),
+            curve=about["curve"],
+            population=population,
+        )
+        L, M = state.fixed_path.shape
+        curve = state.curve["generation"], state.curve["fitness"]
+        known = [task["name"] for task in state.tasks]
+        if state.names[: len(known)] != known or len(state.names) == len(known):
+            raise ValueError("names of other tasks")
+        str.join("", state.names)
+        if type(state.generation) is not int or len(curve[0]) != len(curve[1]):
+            raise ValueError("another curve")
+        if not all(isinstance(value, int | float) for value in curve[0] + curve[1]):
+            raise TypeError("no number")
+        if not 0 <= state.generation < state.flags["max_steps"]:
+            raise ValueError("no generation before the last one")
+        if population.shape[1:] != (L, state.flags["N"]) or not len(population):
+            raise ValueError("a population of another grid")
+        if population.dtype != int or population.min() < 0 or population.max() >= M:
+            raise ValueError("a path through modules that there are not")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder}: no checkpoint of this version") from error
+    return state
+
+
+def _parts(network):
+    """What `write` stores of a Network: (about, arrays)."""
+    arrays = {f"parameters/{k}": v for k, v in network.parameters.items()}
+    arrays |= {"active": network.active, "fixed_path": network.fixed_path}
+    names = "script", "flags", "tasks"
+    return {name: getattr(network, name) for name in names}, arrays
+
+
+def _network(folder, about, arrays):
+    """The Network that `_parts` was given, checked; UserError names the folder."""
     try:
         network = Network(
             script=str(about["script"]),
@@ -74,7 +169,9 @@ def read_network(folder):
             parameters={k.removeprefix("parameters/"): v for k, v in arrays.items()},
         )
         L, M, N = (network.flags[name] for name in "LMN")
-        if network.active.shape != (len(network.tasks), L, M) or not network.tasks:
+        if network.flags.get("control") == ["fixed_size"]:
+            M = N  # its grid has no other modules
+        if network.active.shape != (len(network.tasks), L, M):
             raise ValueError("active modules of other tasks")
         if network.fixed_path.shape != (L, M):
             raise ValueError("a fixed path of another grid")
@@ -118,6 +215,13 @@ def save(folder, number, about, arrays):
         shutil.rmtree(old, ignore_errors=True)
 
 
+def discard(folder):
+    """Removes a folder of checkpoints that nobody needs any more, all at once."""
+    hidden = _hidden(Path(folder))
+    os.rename(folder, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
 def saved(folder):
     """Paths of the checkpoints in a folder, oldest first."""
     return sorted(Path(folder).glob(f"{PREFIX}{'[0-9]' * 12}"))
@@ -158,7 +262,7 @@ def write(folder, about, arrays):
     refuse_existing(folder)
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    partial = _hidden(target)
     partial.mkdir()
     try:
         content = {"format": FORMAT, "version": VERSION, **about}
@@ -197,7 +301,7 @@ def read(folder):
     """
     folder = Path(folder)
     if not (folder / "SHA256SUMS").is_file():
-        raise UserError(f"{folder}: no folder that --save_dir has made")
+        raise UserError(f"{folder}: no checkpoint, it has no SHA256SUMS")
     try:
         lines = (folder / "SHA256SUMS").read_text()[:1000].splitlines()
         sums = {name: digest for digest, name in (line.split() for line in lines)}
@@ -227,7 +331,7 @@ def _read_arrays(path):
         _check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (*NO_ARCHIVE, zipfile.BadZipFile) as error:
         raise _damaged(path) from error
 
 
@@ -253,6 +357,11 @@ def _damaged(path):
 def _sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hidden(path):
+    """A name beside a path that no process has used, not even one with the same id."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{time.time_ns()}.tmp")
 
 
 def _to_disk(path):

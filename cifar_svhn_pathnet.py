@@ -4,6 +4,7 @@
     python cifar_svhn_pathnet.py --cifar_first=0       # SVHN, then CIFAR-10
     python cifar_svhn_pathnet.py --data_dir=DIR        # files in DIR, no download
     python cifar_svhn_pathnet.py --tasks=cifar10,svhn,cifar10    # any number of tasks
+    python cifar_svhn_pathnet.py --resume=logs/RUN     # after an interruption
 
 Paths through the grid compete in tournaments for 500 generations. The last winner's path
 is frozen, everything else starts again, and the second task is learned on top of it. The
@@ -52,9 +53,9 @@ def load(name):
 
 
 def main():
-    order = ("cifar10", "svhn") if FLAGS.cifar_first else ("svhn", "cifar10")
     network = supervised.load_network("cifar_svhn", TITLES.__contains__)
-    names = [*(task["name"] for task in network.tasks), *(FLAGS.tasks or order)]
+    order = ("cifar10", "svhn") if FLAGS.cifar_first else ("svhn", "cifar10")
+    names = supervised.task_names(network, FLAGS.tasks or order)
     data = {name: load(name) for name in dict.fromkeys(names)}
     images = min(len(dataset.train.labels) for dataset in data.values())
 

@@ -1,7 +1,10 @@
 """The folder of a run: one of its own, whatever else is there."""
 
+import fcntl
 import itertools
 import os
+
+from commandline import UserError
 
 
 def new(log_dir, name):
@@ -18,3 +21,20 @@ def new(log_dir, name):
             return folder
         except FileExistsError:
             continue
+
+
+def occupy(folder):
+    """Makes sure that no other process goes on with the run of a folder.
+
+    Lasts until this process ends, however it does.
+
+    Raises:
+      UserError: another one does. OSError: there is no such folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{folder}: its run is still going on") from error
+    except OSError:
+        pass  # a file system without such locks: there users have to take care

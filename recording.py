@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import itertools
 import os
 import platform
 import time
@@ -53,8 +54,7 @@ class Events:
 
     def __init__(self, folder, graph=None):
         os.makedirs(folder, exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time())}.{platform.node()}"
-        self._filename = os.path.join(folder, name)
+        self._filename = _new_filename(folder)
         self._flushed = time.monotonic()
         with self._errors_as_os_error():
             self._records = tf.io.TFRecordWriter(self._filename)
@@ -90,6 +90,12 @@ class Events:
         tensor = tf.make_tensor_proto(markdown, dtype=tf.string)
         self._add(0, [{"tag": tag, "metadata": metadata, "tensor": tensor}])
 
+    def flush(self):
+        """Hands over what was added so far: a kill of this process cannot lose it."""
+        with self._errors_as_os_error():
+            self._records.flush()
+        self._flushed = time.monotonic()
+
     def close(self):
         with self._errors_as_os_error():
             self._records.close()
@@ -102,10 +108,9 @@ class Events:
         event.wall_time = time.time()
         with self._errors_as_os_error():
             self._records.write(event.SerializeToString())
-            # Often enough to be watched as it grows.
-            if time.monotonic() - self._flushed > FLUSH_SECONDS:
-                self._records.flush()
-                self._flushed = time.monotonic()
+        # Often enough to be watched as it grows.
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
 
     @contextlib.contextmanager
     def _errors_as_os_error(self):
@@ -114,6 +119,15 @@ class Events:
         except tf.errors.OpError as error:
             code = ERRNO.get(error.error_code, errno.EIO)
             raise OSError(code, os.strerror(code), self._filename) from error
+
+
+def _new_filename(folder):
+    """A file of events beside those of earlier processes, which stay as they are."""
+    for second in itertools.count(int(time.time())):
+        name = f"events.out.tfevents.{second}.{platform.node()}"
+        filename = os.path.join(folder, name)
+        if not os.path.exists(filename):
+            return filename
 
 
 def as_markdown(values):

@@ -15,10 +15,22 @@ NO_SETTING = {"seed", "runs", "data_dir", "log_dir", "record", "fake_data"}
 NO_SETTING |= {"job_name", "task_index", "ps_hosts", "worker_hosts", "st_port_num"}
 NO_SETTING |= {"checkpoint_dir", "isolate", "play", "play_task", "play_episodes"}
 NO_SETTING |= {"a1", "a2", "b1", "b2", "cifar_first", "tasks"}
-NO_SETTING |= {"save_dir", "load_dir", "test_every", "results"}
+NO_SETTING |= {"save_dir", "load_dir", "test_every", "results", "checkpoint_seconds"}
 
 # Flags in which the repeats of one batch may differ.
 NO_BATCH = {"seed", "runs", "log_dir", "results", "record", "data_dir"}
+NO_BATCH |= {"checkpoint_seconds"}
+
+
+# What a line raises that is no result, such as deep nesting or a number of 999 digits.
+NO_RESULT = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
 
 
 def append(filename, result):
@@ -72,7 +84,15 @@ def batch(filename, script, flags):
                 f"flag --results={filename}: holds repeats of other settings "
                 f"({' '.join(other)}); name another file"
             )
-    return {(result["seed"], result.get("control")) for result in held}
+        if (
+            type(result.get("seed")) is not int
+            or type(result.get("control")) is not str
+        ):
+            raise UserError(
+                f"{filename}: holds something that is no repeat of a batch; name another "
+                "file"
+            )
+    return {(result["seed"], result["control"]) for result in held}
 
 
 def read(filenames):
@@ -93,7 +113,7 @@ def read(filenames):
                     for task in result["tasks"]:
                         task["name"], float(task["generations"])
                     result["flags"].items()
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                except NO_RESULT as error:
                     raise UserError(
                         f"{filename}, line {number}: not a result of this project's "
                         "scripts; remove the line or name another file"

@@ -43,6 +43,8 @@ PLAIN_LINE_EVERY = 50  # generations, where no terminal shows a progress bar
 TEST_IMAGES = 2_000  # of the held-out images for that curve; the results use all
 IMAGE_EVERY = 25  # generations between two pictures of the population
 
+CHECKPOINTS = "checkpoints"  # in the folder of a run, until it is finished
+
 # Flags that a saved network keeps when further tasks are learned on it. With the same
 # seed those tasks are learned as if the run had never ended.
 KEPT_FLAGS = ("L", "M", "N", "filt", "aggregation", "module_kinds", "centred")
@@ -139,6 +141,17 @@ def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_acc
         "load_dir", None, "A folder of --save_dir, to learn the tasks on top of."
     )
     flags.DEFINE_string(
+        "resume",
+        None,
+        "The folder of a run that was interrupted, to go on with; its flags hold.",
+    )
+    flags.DEFINE_float(
+        "checkpoint_seconds",
+        30,
+        "Between two checkpoints of a single repeat; 0: one a generation.",
+        lower_bound=0,
+    )
+    flags.DEFINE_string(
         "data_dir", None, "Folder of the data; default: the script's own."
     )
     flags.DEFINE_bool("fake_data", False, "Tiny generated data, for a first try.")
@@ -183,8 +196,9 @@ def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_acc
         lambda v: v and len(set(v)) == len(v) and set(v) <= CONTROLS.keys(),
         f"must be a list of {', '.join(CONTROLS)}, each at most once",
     )
-    for name in ("save_dir", "load_dir"):
+    for name in ("save_dir", "load_dir", "resume"):
         flags.register_validator(name, lambda v: v != "", "must name a folder")
+    for name in ("save_dir", "load_dir"):
         flags.register_multi_flags_validator(
             [name, "runs", "control"],
             lambda f, name=name: (
@@ -290,7 +304,9 @@ class Outcome:
 
 
 def load_network(script, is_task):
-    """The network in --load_dir, or an empty one without that flag.
+    """What to go on with: that of --resume or --load_dir, or an empty network.
+
+    After --resume it is a State, and the flags are those of its run.
 
     Args:
       script: name of the script that loads it.
@@ -301,19 +317,26 @@ def load_network(script, is_task):
         other flags.
       OSError: a file cannot be read.
     """
-    if FLAGS.save_dir is not None:
-        checkpoint.refuse_existing(FLAGS.save_dir)
-    folder = FLAGS.load_dir
-    if folder is None:
-        return checkpoint.Network()
-    network = checkpoint.read_network(folder)
-    if network.script != script:
+    folder = FLAGS.resume or FLAGS.load_dir
+    if FLAGS.resume is not None:
+        network = _load_state(folder)
+    elif folder is not None:
+        network = checkpoint.read_network(folder)
+    else:
+        network = checkpoint.Network()
+    if folder is not None and network.script != script:
         raise UserError(
             f"{folder}: its network is of {network.script}_pathnet.py; load it there"
         )
-    unknown = [task["name"] for task in network.tasks if not is_task(task["name"])]
+    unknown = [name for name in task_names(network, ()) if not is_task(name)]
     if unknown:
         raise UserError(f"{folder}: its network knows an unknown task, {unknown[0]}")
+    if FLAGS.resume is not None:
+        _take_flags(network.flags)
+    if FLAGS.save_dir is not None:
+        checkpoint.refuse_existing(FLAGS.save_dir)
+    if FLAGS.resume is not None or folder is None:
+        return network
     values = commandline.flag_values()
     other = [
         f"--{name}={network.flags.get(name)}"
@@ -325,6 +348,56 @@ def load_network(script, is_task):
             f"{folder}: its network was made with other flags: add {' '.join(other)}"
         )
     return network
+
+
+def _load_state(folder):
+    """The State of an interrupted run; UserError if there is none in its folder."""
+    folders.occupy(folder)
+    state = checkpoint.load_state(os.path.join(folder, CHECKPOINTS))
+    if state is None and os.path.exists(os.path.join(folder, "results.jsonl")):
+        raise UserError(
+            f"flag --resume={folder}: nothing to go on with, results.jsonl in there has "
+            "the results"
+        )
+    if state is None:
+        raise UserError(
+            f"flag --resume={folder}: holds no checkpoint of a single repeat; start the "
+            "run again"
+        )
+    return state
+
+
+def _take_flags(values):
+    """Sets the flags to those of an interrupted run.
+
+    Raises:
+      UserError: another value was given explicitly, or they are of another version.
+    """
+    names = run_flags()
+    if values.keys() != names.keys():
+        raise UserError(f"flag --resume={FLAGS.resume}: made by another version")
+    for name, value in values.items():
+        if FLAGS[name].present and FLAGS[name].value != value:
+            raise UserError(
+                f"flag --{name}={FLAGS[name].value}: the run in {FLAGS.resume} has "
+                f"{value}; leave it out"
+            )
+    for name, value in values.items():
+        FLAGS[name].value = value
+    FLAGS.validate_all_flags()
+
+
+def run_flags():
+    """The flags of a run by name, the same in every process that goes on with it."""
+    values = commandline.flag_values()
+    return {name: value for name, value in values.items() if name != "resume"}
+
+
+def task_names(network, more):
+    """Names of all tasks of a run: those that a network knows, and more to learn."""
+    if isinstance(network, checkpoint.State):
+        return network.names
+    return [*(task["name"] for task in network.tasks), *more]
 
 
 class Experiment:
@@ -347,6 +420,7 @@ class Experiment:
         """
         self.name = name
         self.network = network or checkpoint.Network()
+        self.tasks = list(tasks)
         self.results = []
         grid = pathnet.Grid(
             L=FLAGS.L,
@@ -379,18 +453,25 @@ class Experiment:
                 dataclasses.replace(grid, M=grid.N),
                 dataclasses.replace(training, B=1),
             )
-        if self.network.tasks:
-            self._restore_network()
-        if FLAGS.results is None:
+        resumed = isinstance(self.network, checkpoint.State)
+        if self.network.parameters:
+            self._restore_network(len(tasks) if resumed else len(self.network.tasks))
+        self.checkpoints = None
+        if resumed:
+            self.folder = FLAGS.resume
+        elif FLAGS.results is None:
             now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
             label = f"{name}__{'_'.join(tasks)}__seed{FLAGS.seed}__{now}"
             self.folder = folders.new(FLAGS.log_dir, label)
+            folders.occupy(self.folder)
+        if _is_single() and len(FLAGS.control) == 1:
+            self.checkpoints = os.path.join(self.folder, CHECKPOINTS)
 
     def repeats(self):
         """Yields a Repeat for each seed, under each control; a batch's missing ones."""
         done = set()
         if FLAGS.results is not None:
-            done = results.batch(FLAGS.results, self.name, commandline.flag_values())
+            done = results.batch(FLAGS.results, self.name, run_flags())
         for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.runs):
             for control in FLAGS.control:
                 if (seed, control) not in done:
@@ -403,17 +484,18 @@ class Experiment:
             FLAGS.control[-1],
         )
 
-    def _restore_network(self):
-        """Gives the grid the parameters of the loaded network."""
-        loaded, folder = self.network, FLAGS.load_dir
-        values = self.net.parameters()
+    def _restore_network(self, heads):
+        """Gives the grid the parameters of the loaded network, with so many heads."""
+        loaded, folder = self.network, FLAGS.resume or FLAGS.load_dir
+        net = self.selected_net if FLAGS.control == ["fixed_size"] else self.net
+        values = net.parameters()
         if loaded.parameters.keys() != values.keys():
             raise UserError(f"{folder}: its network has other parameters than the grid")
         for name, value in values.items():
             array = loaded.parameters[name]
             # The grid has a head for each task, the network for those that it knows.
             is_head = name.startswith("output/")
-            shape = (len(loaded.tasks), *value.shape[1:]) if is_head else value.shape
+            shape = (heads, *value.shape[1:]) if is_head else value.shape
             if array.shape != shape:
                 raise UserError(
                     f"{folder}: {name} is of shape {list(array.shape)}, and the grid "
@@ -422,7 +504,7 @@ class Experiment:
             values[name] = (
                 np.concatenate([array, value[len(array) :]]) if is_head else array
             )
-        self.net.set_parameters(values)
+        net.set_parameters(values)
 
 
 class Repeat:
@@ -441,6 +523,7 @@ class Repeat:
         self.retention = []  # a row a task: accuracy then on each task up to it
         grid = self._net.grid
         self._fixed_path = np.zeros([grid.L, grid.M], np.float32)
+        self._checkpoint_due = time.monotonic()
         self._trail = None
         if FLAGS.record == "all" and FLAGS.results is None:
             folder = experiment.folder
@@ -480,10 +563,10 @@ class Repeat:
         """Tournaments between paths until a winner is good enough (section 2.2).
 
         Gives up after max_steps generations, with the last winner. A task that the
-        loaded network knows is not learned again.
+        loaded network knows is not learned again, and one that it has begun goes on.
 
         Raises:
-          OSError: the events cannot be written.
+          OSError: the events or a checkpoint cannot be written.
         """
         number = len(self.outcomes)
         if number < len(self._experiment.network.tasks):
@@ -493,12 +576,17 @@ class Repeat:
         grid, fixed_path = net.grid, self._fixed_path
         _note_crowding(number, task, grid, fixed_path)
         started = time.monotonic()
-        population = self.begin(number)
+        state = self._begun(number) or checkpoint.State(population=self.begin(number))
+        started -= state.seconds
+        population, curve = state.population, state.curve
         B = min(FLAGS.B, len(population))
         mutation = pathnet.mutation_rule(FLAGS.mutation, grid.L, grid.N)
-        curve = {"generation": [], "fitness": []}
-        progress = _Progress(number, task)
-        for generation in range(1, FLAGS.max_steps + 1):
+        progress = _Progress(number, task, state.generation)
+        if self._trail:
+            self._trail.begin(state.generation)
+        for generation in range(state.generation + 1, FLAGS.max_steps + 1):
+            if self._is_checkpoint_due():
+                self._save_state(generation - 1, population, curve, started)
             rng = random_stream(seed, TOURNAMENT, number, generation)
             drawn = pathnet.draw_candidates(rng, len(population), B)
             paths = population[drawn]
@@ -538,6 +626,44 @@ class Repeat:
         self.outcomes.append(outcome)
         if _is_single():
             print(_report(number, outcome, fixed_path), flush=True)
+
+    def _begun(self, number):
+        """The State of a task that an interrupted run has begun, else None."""
+        known = self._experiment.network
+        if isinstance(known, checkpoint.State) and number == len(known.tasks):
+            return known
+        return None
+
+    def _is_checkpoint_due(self):
+        """From the first generation on, so that any moment finds a checkpoint."""
+        return (
+            self._experiment.checkpoints is not None
+            and time.monotonic() >= self._checkpoint_due
+        )
+
+    def _save_state(self, generation, population, curve, started):
+        """Writes a checkpoint of a task that has had so many generations."""
+        experiment, grid = self._experiment, self._net.grid
+        os.stat(experiment.folder)  # raises if it was deleted: it must not come back
+        if self._trail:
+            self._trail.flush()
+        state = checkpoint.State(
+            script=experiment.name,
+            flags=run_flags(),
+            tasks=self._known_tasks([outcome.entry() for outcome in self.outcomes]),
+            active=np.reshape(
+                [outcome.last.active for outcome in self.outcomes], (-1, grid.L, grid.M)
+            ),
+            fixed_path=self._fixed_path,
+            parameters=self._net.parameters(),
+            names=experiment.tasks,
+            generation=generation,
+            seconds=time.monotonic() - started,
+            curve=curve,
+            population=population,
+        )
+        checkpoint.save_state(experiment.checkpoints, state)
+        self._checkpoint_due = time.monotonic() + FLAGS.checkpoint_seconds
 
     def _recall(self, task):
         """Takes up what the loaded network knows of a task."""
@@ -604,11 +730,14 @@ class Repeat:
             print(f"{number} Iteration,  {result_line}", flush=True)
             return
         folder = experiment.folder
-        results.append(os.path.join(folder, "results.jsonl"), result)
+        if not self._is_recorded():
+            results.append(os.path.join(folder, "results.jsonl"), result)
         if FLAGS.save_dir is not None:
             self._save(result)
         if self._trail:
             self._trail.close(self.outcomes, result)
+        if experiment.checkpoints is not None:
+            checkpoint.discard(experiment.checkpoints)
         if _is_single():
             for number, outcome in enumerate(self.outcomes[:-1]):
                 now = self.retention[-1][number]
@@ -627,18 +756,26 @@ class Repeat:
             print(f"Results: {folder}\ntensorboard --logdir={folder}")
         print(result_line, flush=True)
 
+    def _is_recorded(self):
+        """Whether the run was killed after its line had been written."""
+        if not isinstance(self._experiment.network, checkpoint.State):
+            return False
+        file = os.path.join(self._experiment.folder, "results.jsonl")
+        return len(results.batch(file, self._experiment.name, run_flags())) > 0
+
+    def _known_tasks(self, entries):
+        """Entries of results.jsonl with what a network holds besides of each task."""
+        return [
+            {**task, "title": outcome.task.title, "retention": row}
+            for task, outcome, row in zip(entries, self.outcomes, self.retention)
+        ]
+
     def _save(self, result):
         """Stores the network in --save_dir."""
-        tasks = [
-            {**task, "title": outcome.task.title, "retention": row}
-            for task, outcome, row in zip(
-                result["tasks"], self.outcomes, self.retention
-            )
-        ]
         network = checkpoint.Network(
             script=self._experiment.name,
             flags=result["flags"],
-            tasks=tasks,
+            tasks=self._known_tasks(result["tasks"]),
             active=np.stack([outcome.last.active for outcome in self.outcomes]),
             fixed_path=self._fixed_path,
             parameters=self._net.parameters(),
@@ -661,7 +798,7 @@ class Repeat:
             "script": self._experiment.name,
             "seed": self.seed,
             "control": self.control,
-            "flags": commandline.flag_values(),
+            "flags": run_flags(),
             "versions": recording.versions(),
             "tasks": tasks,
             "overlap": self.overlap(),
@@ -728,10 +865,18 @@ class Trail:
         self._folder = folder
         self._net = net
         self._events = recording.Events(folder, net.graph)
-        self._events.text("flags", recording.as_markdown(commandline.flag_values()))
+        self._events.text("flags", recording.as_markdown(run_flags()))
         self._snapshots = []
         self._before = 0  # generations of earlier tasks
-        self._last = (0, time.monotonic())  # step and time of the last point
+        self._last = None  # step and time of the last point
+
+    def begin(self, generation):
+        """Goes on with a task that has had so many generations."""
+        self._last = (self._before + generation, time.monotonic())
+
+    def flush(self):
+        """Hands over the events so far."""
+        self._events.flush()
 
     def add(self, number, task, now, fixed_path, ends):
         """Adds a Generation of a task; `ends`: it is the task's last one."""
@@ -778,7 +923,8 @@ class Trail:
             self._before = step
 
     def recall(self, task, outcome, fixed_path):
-        """Adds the end of a task that was learned in an earlier run."""
+        """Adds the end of a task that was learned in an earlier process."""
+        self._before += outcome.generations
         best = outcome.geopath
         self._snapshots.append(
             plotting.Snapshot(
@@ -817,14 +963,18 @@ def _is_single():
 class _Progress:
     """A progress bar on a terminal, a plain line now and then elsewhere."""
 
-    def __init__(self, number, task):
+    def __init__(self, number, task, done):
         self._label = f"task {number + 1}, {task.title}"
         self._bar = None
         if sys.stderr.isatty() and FLAGS.results is None:
             # Only without a stop_accuracy within reach is it known where the end is.
             total = FLAGS.max_steps if FLAGS.stop_accuracy == 1 else None
             self._bar = tqdm(
-                total=total, desc=self._label, unit="gen", leave=FLAGS.runs == 1
+                total=total,
+                desc=self._label,
+                unit="gen",
+                initial=done,
+                leave=FLAGS.runs == 1,
             )
 
     def show(self, now, ends):

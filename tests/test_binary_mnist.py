@@ -252,6 +252,8 @@ def test_the_result_says_how_it_came_about(default_run):
         "control": ["pathnet"],
         "save_dir": None,
         "load_dir": None,
+        "results": None,
+        "checkpoint_seconds": 30,
         "data_dir": None,
         "fake_data": False,
         "log_dir": "logs",

@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
+from test_datasets import FUZZ_CASES, damaged
 
 import checkpoint
 from commandline import UserError
@@ -218,3 +220,30 @@ def test_a_compressed_bomb_is_not_unpacked(saved):
     reseal(saved)
     with pytest.raises(UserError, match="arrays.npz"):
         checkpoint.read(saved)
+
+
+@pytest.mark.parametrize("name", checkpoint.FILES)
+def test_damaged_states_with_checksums_that_fit(tmp_path, name, monkeypatch):
+    """Refused in a line that names the file, or read; PATHNET_FUZZ_CASES sets how many."""
+    monkeypatch.setattr(checkpoint.commandline, "say", lambda line: None)
+    parts = vars(network()) | {"flags": network().flags | {"max_steps": 9}}
+    population = np.array([[[0, 1], [2, 3]]])
+    state = checkpoint.State(
+        **parts, names=["1v3", "1v2"], generation=3, population=population
+    )
+    checkpoint.save_state(tmp_path, state)
+    (folder,) = checkpoint.saved(tmp_path)
+    whole, refused = (folder / name).read_bytes(), 0
+    tracemalloc.start()
+    for seed in range(FUZZ_CASES):
+        (folder / name).write_bytes(damaged(whole, np.random.default_rng(seed)))
+        reseal(folder)
+        try:
+            checkpoint.load_state(tmp_path)
+        except UserError as error:
+            refused += 1
+            assert str(tmp_path) in str(error), f"seed {seed}"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused > FUZZ_CASES / 4
+    assert peak < 20e6

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_datasets import FUZZ_CASES, damaged
 
 import results
 from commandline import UserError
@@ -69,6 +70,8 @@ def test_read_keeps_the_order_of_files_and_lines(tmp_path):
         '{"tasks": 1, "flags": {}}',
         '{"tasks": [{"name": "a"}], "flags": {}}',
         '{"tasks": [], "flags": 2}',
+        "[" * 100_000,
+        '{"tasks": [{"name": "a", "generations": 1%s}], "flags": {}}' % ("0" * 999),
         '{"tasks": [{"name": "a", "generations": "x"}], "flags": {}}',
         "\x00\xff",
     ],
@@ -334,3 +337,29 @@ def test_retention_of_different_tasks_is_refused():
     for found in ([remembered([0.5], [0.5, 0.75]), other], [repeat("a", "b", (1, 1))]):
         with pytest.raises(UserError, match="same tasks in the same order"):
             results.retention(found)
+
+
+def test_damaged_batches_are_refused_or_read(tmp_path):
+    """PATHNET_FUZZ_CASES sets how many."""
+    file = tmp_path / "results.jsonl"
+    result = repeat("a", "b", (4, 2)) | {"script": "trial", "seed": 3}
+    write(file, result | {"control": "pathnet"}, result | {"control": "scratch"})
+    content, refused = file.read_bytes(), 0
+    for seed in range(FUZZ_CASES):
+        file.write_bytes(damaged(content, np.random.default_rng(seed)))
+        try:
+            held = results.batch(file, "trial", {"M": 10})
+        except UserError as error:
+            refused += 1
+            assert str(file) in str(error), f"seed {seed}"
+        else:
+            assert all(type(number) is int for number, _ in held), f"seed {seed}"
+    assert refused > FUZZ_CASES / 4
+
+
+@pytest.mark.parametrize("change", [{"seed": None}, {"seed": []}, {"control": {}}])
+def test_a_batch_of_nonsense_is_refused(tmp_path, change):
+    result = repeat("a", "b", (4, 2)) | {"script": "trial", "seed": 3, "control": "x"}
+    file = write(tmp_path / "results.jsonl", result | change)
+    with pytest.raises(UserError, match=r"results\.jsonl: .*no repeat"):
+        results.batch(file, "trial", {"M": 10})

@@ -44,6 +44,8 @@ DEFAULTS = {
     "control": ["pathnet"],
     "save_dir": None,
     "load_dir": None,
+    "resume": None,
+    "results": None,
 }
 INPUTS = 24
 
@@ -112,7 +114,7 @@ class RecordingNet:
 def experiment_with(net, folder=None, **more):
     experiment = object.__new__(supervised.Experiment)
     vars(experiment).update(net=net, name="trial", folder=str(folder), results=[])
-    vars(experiment).update(network=checkpoint.Network(), **more)
+    vars(experiment).update(network=checkpoint.Network(), checkpoints=None, **more)
     return experiment
 
 
