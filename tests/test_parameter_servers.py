@@ -16,6 +16,7 @@ from parameter_servers import Grid, Learning, Shared
 from pathnet import tf
 
 GRID = Grid(3, 6, 2, (12, 5), (8, 3), actions=(3, 4))
+NO_EPISODES = np.zeros([0, len(parameter_servers.EPISODE)])
 LEARNING = Learning(
     t_max=2,
     gamma=0.99,
@@ -94,7 +95,9 @@ def test_sparse_rmsprop_is_dense_rmsprop_on_the_rows_that_are_pushed():
             (shared.heads[0]["policy/kernel"], dense, None),
         ]
         return {
-            "accepted": shared.apply(0, entries, tf.constant(7, tf.int64)),
+            "accepted": shared.apply(
+                0, entries, 1, tf.constant(7, tf.int64), NO_EPISODES
+            ),
         }, (gradient, dense)
 
     here = Here(build=lambda shared: build(shared))
@@ -135,7 +138,7 @@ def one_gradient(task, steps=10):
     def build(shared):
         bias = shared.heads[task]["policy/bias"]
         entries = [(bias, tf.ones_like(bias), None)]
-        return shared.apply(task, entries, tf.constant(steps, tf.int64))
+        return shared.apply(task, entries, 1, tf.constant(steps, tf.int64), NO_EPISODES)
 
     return build
 
@@ -187,8 +190,10 @@ def test_initial_values():
     here = Here(build=initialize)
     first, same = drawn(here, 5, 0), drawn(here, 5, 0)
     other, later = drawn(here, 6, 0), drawn(here, 5, 1)
-    fans = {"layer1/": 12 * 12 * (4 + 8), "layer2/": 5 * 5 * (8 + 8)}
-    fans["layer3/"] = 2 * 2 * 8 + 256
+    N = here.shared.grid.N
+    bounds = {"layer1/": np.sqrt(6 / (N * 12 * 12 * 4))}
+    bounds |= {"layer2/": np.sqrt(6 / (N * 5 * 5 * 8))}
+    bounds |= {"layer3/": np.sqrt(6 / (N * 2 * 2 * 8))}
     for variable in here.shared.parameters():
         name = variable.op.name
         assert np.array_equal(first[name], same[name])
@@ -197,7 +202,7 @@ def test_initial_values():
             continue
         assert not np.array_equal(first[name], other[name])
         assert not np.array_equal(first[name], later[name])
-        bound = np.sqrt(6 / (fans.get(name[:7]) or sum(first[name].shape)))
+        bound = bounds.get(name[:7], 1 / np.sqrt(first[name].shape[0]))
         bound /= 10 if "policy" in name else 1
         size = np.abs(first[name]).max()
         assert 0.9 * bound < size <= bound
@@ -433,7 +438,9 @@ def test_pushes_from_all_sides_while_the_task_switches(servers):
         def push(task, rows):
             ones = tf.ones([len(rows), bias.shape[1]])
             entries = [(bias, ones, tf.constant(rows))]
-            return shared.apply(task, entries, tf.constant(10, tf.int64))
+            return shared.apply(
+                task, entries, 1, tf.constant(10, tf.int64), NO_EPISODES
+            )
 
         seed, best = tf.constant([0, 1], tf.int64), tf.constant(geopath)
         return {
