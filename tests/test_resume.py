@@ -226,7 +226,8 @@ def test_a_log_folder_that_is_deleted_stays_so(scripts, tmp_path, killed):
     folder = tmp_path / "run"
     shutil.copytree(killed, folder)
     process = scripts.start_fork(tmp_path, MNIST, f"--resume={folder}")
-    while newest(folder) <= newest(killed) + 1:
+    give_up = time.monotonic() + 120
+    while newest(folder) <= newest(killed) + 1 and time.monotonic() < give_up:
         time.sleep(0.002)
     os.rename(folder, tmp_path / "elsewhere")
     finished = process.wait()
@@ -245,3 +246,27 @@ def test_a_log_folder_that_becomes_read_only(scripts, tmp_path, killed):
     finished = scripts.fork(tmp_path, MNIST, f"--resume={folder}")
     assert_refused(finished, str(folder))
     assert newest(folder) == newest(killed)
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(scripts, tmp_path, killed):
+    folder = tmp_path / "run"
+    shutil.copytree(killed, folder)
+    process = scripts.start(
+        tmp_path,
+        MNIST,
+        f"--resume={folder}",
+        # A shell that starts the tests in the background makes them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        give_up = time.monotonic() + 120
+        while newest(folder) <= newest(killed) + 1 and time.monotonic() < give_up:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 130, stderr
+    assert stderr.splitlines()[-1] == f"{MNIST}: interrupted"
+    state = checkpoint.load_state(folder / "checkpoints")
+    assert 2 <= state.generation < STEPS
