@@ -55,7 +55,8 @@ def append(filename, result):
             os.ftruncate(file.fileno(), size)
             raise OSError(error.errno, error.strerror, filename) from error
         file.seek(0)
-        return sum(1 for _ in file)
+        chunks = iter(lambda: file.read(2**20), b"")
+        return sum(chunk.count(b"\n") for chunk in chunks)
 
 
 def batch(filename, script, flags):
