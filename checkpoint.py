@@ -301,7 +301,7 @@ def read(folder):
     """
     folder = Path(folder)
     if not (folder / "SHA256SUMS").is_file():
-        raise UserError(f"{folder}: no checkpoint, it has no SHA256SUMS")
+        raise UserError(f"{folder}: no folder that --save_dir or a run has saved to")
     try:
         lines = (folder / "SHA256SUMS").read_text()[:1000].splitlines()
         sums = {name: digest for digest, name in (line.split() for line in lines)}

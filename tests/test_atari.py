@@ -132,11 +132,6 @@ def launch(tmp_path):
             run.end(signal.SIGTERM)
 
 
-def is_namespace_allowed():
-    command = [*cluster._UNSHARE, "true"]
-    return subprocess.run(command, capture_output=True).returncode == 0
-
-
 # ---- To the end ----
 
 
@@ -221,7 +216,7 @@ def test_nothing_outlives_a_launcher_that_is_killed(launch):
         time.sleep(0.1)
 
 
-@pytest.mark.skipif(not is_namespace_allowed(), reason="no network namespaces here")
+@pytest.mark.skipif(cluster._unshare() is None, reason="no network namespaces here")
 @pytest.mark.parametrize("isolated", [True, False])
 def test_only_an_isolated_cluster_cannot_be_reached(launch, isolated):
     with socket.socket() as probe:
