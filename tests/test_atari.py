@@ -255,7 +255,7 @@ def mistake(*flags, **environment):
     [
         (["--games=pomg"], "did you mean pong"),
         (["--N=11"], "N may not exceed M"),
-        (["--B=5", "--worker_hosts_num=4"], "B may not exceed worker_hosts_num"),
+        (["--B=5", "--worker_hosts_num=4"], "flag --B=5"),
         (["--kernel_num=8,4"], "kernel_num takes L - 1"),
         (["--stride_size=4,x,1"], "stride_size takes L - 1"),
         (["--learning_rate=-1"], "must be positive"),
