@@ -12,6 +12,7 @@ frozen, everything else starts again, and the next game is learned on top of it.
 line, PONG_PONG,TASK1:2123760,TASK2:903680,Done, has the agent steps of each task.
 """
 
+import dataclasses
 import datetime
 import os
 
@@ -190,42 +191,21 @@ def work(role):
     if role.job == cluster.PS:
         parameter_servers.serve(role, threads(1)).join()
     check_actors(role.actors)
-    grid, learning = (
-        parameter_servers.Grid(
-            L=FLAGS.L,
-            M=FLAGS.M,
-            N=FLAGS.N,
-            kernel_num=tuple(map(int, FLAGS.kernel_num)),
-            stride_size=tuple(map(int, FLAGS.stride_size)),
-            actions=tuple(environments.actions(game) for game in FLAGS.games),
-            use_lstm=FLAGS.use_lstm,
-        ),
-        parameter_servers.Learning(
-            t_max=FLAGS.t_max,
-            gamma=FLAGS.gamma,
-            entropy=FLAGS.entropy,
-            value_weight=FLAGS.value_weight,
-            learning_rate=FLAGS.learning_rate,
-            rms_decay=FLAGS.rms_decay,
-            rms_momentum=FLAGS.rms_momentum,
-            rms_epsilon=FLAGS.rms_epsilon,
-            grad_norm_clip=FLAGS.grad_norm_clip,
-            max_time_step=FLAGS.max_time_step,
-        ),
+    grid = _of_flags(
+        parameter_servers.Grid,
+        kernel_num=tuple(map(int, FLAGS.kernel_num)),
+        stride_size=tuple(map(int, FLAGS.stride_size)),
+        actions=tuple(environments.actions(game) for game in FLAGS.games),
     )
+    learning = _of_flags(parameter_servers.Learning)
     try:
         grid.kernel_shapes()
     except ValueError as error:
         raise UserError(f"flags --kernel_num, --stride_size: {error}") from error
     if role.is_ga_worker:
-        settings = atari_ga_worker.Settings(
+        settings = _of_flags(
+            atari_ga_worker.Settings,
             games=tuple(FLAGS.games),
-            B=FLAGS.B,
-            seed=FLAGS.seed,
-            tournament_seconds=FLAGS.tournament_seconds,
-            checkpoint_seconds=FLAGS.checkpoint_seconds,
-            stop_score=FLAGS.stop_score,
-            control=FLAGS.control,
             folder=FLAGS.log_dir,
             checkpoint_dir=FLAGS.checkpoint_dir
             or os.path.join(FLAGS.log_dir, "checkpoints"),
@@ -243,6 +223,12 @@ def work(role):
             FLAGS.seed,
             FLAGS.log_dir,
         )
+
+
+def _of_flags(kind, **given):
+    """A dataclass whose fields are flags of the same names, but for those given."""
+    names = {field.name for field in dataclasses.fields(kind)} - given.keys()
+    return kind(**{name: FLAGS[name].value for name in names}, **given)
 
 
 def main():
