@@ -5,7 +5,9 @@ Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement Learning" (arXiv
 place of its network.
 
 An actor pulls its path's modules once a rollout, acts on copies of its own, and pushes
-gradients of those modules alone: what travels does not depend on M.
+gradients of those modules alone: what travels does not depend on M. Between two pulls
+its parameters do not change, so that what layer 1 made of a screen, which is most of the
+work, is computed once: when it acts. Learning goes on from there.
 """
 
 from environments import FRAMES, SCREEN
@@ -46,7 +48,8 @@ class Actor:
         never change in a task: once is enough for them.
       observed: (ready, task, version, steps), as of the same run's pull.
       act: (actions int64 [E], state float32 [2, E, 256]) from `observation`, `state`.
-      push: (accepted, {name: loss}) from a rollout.
+        Remembers what layer 1 made of the observation as that of `step` of the rollout.
+      push: (accepted, {name: loss}) from a rollout whose every step has been acted in.
     """
 
     def __init__(self, shared, actor, task, envs, device):
@@ -67,6 +70,7 @@ class Actor:
         T, screens = self.t_max, [E, SCREEN, SCREEN, FRAMES]
         self.observation = tf.placeholder(tf.uint8, screens, "observation")
         self.state = tf.placeholder(tf.float32, [2, E, UNITS], "state")
+        self.step = tf.placeholder_with_default(0, [], "step")
         self.observations = tf.placeholder(tf.uint8, [T + 1, *screens], "observations")
         self.actions = tf.placeholder(tf.int64, [T, E], "actions")
         self.rewards = tf.placeholder(tf.float32, [T, E], "rewards")
@@ -127,31 +131,55 @@ class Actor:
             )
         return modules
 
-    def _features(self, observations):
-        """What the grid makes of screens: uint8 [n, 84, 84, 4] -> float32 [n, 256]."""
+    def _parts(self, layer):
+        """(kernel, bias) of the own modules of a layer, and of the frozen ones."""
+        parts = [self._modules[layer]]
+        if self._task > 0:
+            parts.append(self._fixed[layer])
+        return parts
+
+    def _first_layer(self, observations):
+        """What layer 1 makes of screens, uint8 [n, 84, 84, 4].
+
+        Returns:
+          float32 [n, height, width, 8], and bool [n, height, width, slots * 8]: where
+          the own modules' units are above zero.
+        """
+        x, stride = tf.cast(observations, tf.float32), self._shared.grid.stride_size[0]
+        units = [_units(x, *_of_pixels(*p), stride) for p in self._parts(0)]
+        return tf.add_n([_sum_of_modules(y, KERNELS) for y in units]), units[0] > 0
+
+    def _later_layers(self, x):
+        """What the other layers make of layer 1's outputs: float32 [n, 256]."""
         grid = self._shared.grid
-        x = tf.cast(observations, tf.float32)
-        for layer in range(grid.L):
-            if layer == grid.L - 1:
+        for layer in range(1, grid.L):
+            last = layer == grid.L - 1
+            if last:
                 x = tf.reshape(x, [x.shape[0], -1])
-            stride = None if layer == grid.L - 1 else grid.stride_size[layer]
-            parts = [self._modules[layer]]
-            if self._task > 0:
-                parts.append(self._fixed[layer])
-            if layer == 0:
-                parts = [_of_pixels(*part) for part in parts]
-            outputs = UNITS if stride is None else KERNELS
-            x = tf.add_n([_layer(x, *part, outputs, stride) for part in parts])
+            stride, outputs = (
+                (None, UNITS) if last else (grid.stride_size[layer], KERNELS)
+            )
+            units = [_units(x, *part, stride) for part in self._parts(layer)]
+            x = tf.add_n([_sum_of_modules(y, outputs) for y in units])
         return x
 
     def _build_act(self):
         """One step: an action of each environment, drawn from the policy."""
-        x, state = self._features(self.observation), self.state
+        first, active = self._first_layer(self.observation)
+        self._first = _memory("first", self.t_max, first)
+        self._active = _memory("active", self.t_max, active)
+        x, state = self._later_layers(first), self.state
         if self._shared.grid.use_lstm:
             output, cell = tf.unstack(state)
             state = tf.stack(_lstm(self._gates(tf.concat([x, output], 1)), cell))
             x = state[0]
-        self.act = (tf.random.categorical(self._policy(x), 1)[:, 0], state)
+        remembered = [
+            tf.scatter_update(self._first, self.step, first),
+            tf.scatter_update(self._active, self.step, active),
+        ]
+        with tf.control_dependencies(remembered):
+            actions = tf.random.categorical(self._policy(x), 1)[:, 0]
+        self.act = (actions, state)
 
     def _policy(self, x):
         return x @ self._head["policy/kernel"] + self._head["policy/bias"]
@@ -167,7 +195,9 @@ class Actor:
           the LSTM took, [T+1] of [E, 512], and made of it, [T+1] of [E, 1024].
         """
         T, E = self.actions.shape
-        x = self._features(tf.reshape(self.observations, [-1, SCREEN, SCREEN, FRAMES]))
+        bootstrap, _ = self._first_layer(self.observations[-1])
+        self._seen = tf.reshape(self._first.read_value(), [T * E, *bootstrap.shape[1:]])
+        x = self._later_layers(tf.concat([self._seen, bootstrap], 0))
         inputs, gates = [], []
         if self._shared.grid.use_lstm:
             output, cell = tf.unstack(self.state)
@@ -225,17 +255,18 @@ class Actor:
             + learning.value_weight * losses["value_loss"]
             - learning.entropy * losses["entropy"]
         )
-        modules = tf.nest.flatten(self._modules)
+        modules = tf.nest.flatten(self._modules[1:])
         head = [v for name, v in self._head.items() if not name.startswith("lstm")]
         lstm = []
-        gradients = tf.gradients(loss, [*modules, *head, *gates])
+        errors, *gradients = tf.gradients(loss, [self._seen, *modules, *head, *gates])
+        first = self._first_layer_gradients(errors)
         if gates:
             # One product for all steps, in place of one a step and their sum.
             errors = tf.concat(gradients[-len(gates) :], 0)
             kernel = tf.matmul(tf.concat(inputs, 0), errors, transpose_a=True)
             lstm = [kernel, tf.reduce_sum(errors, 0)]
         n = len(modules)
-        gradients = [*gradients[:n], *lstm, *gradients[n : n + len(head)]]
+        gradients = [*first, *gradients[:n], *lstm, *gradients[n : n + len(head)]]
         gradients, norm = tf.clip_by_global_norm(gradients, learning.grad_norm_clip)
 
         entries = []
@@ -248,7 +279,7 @@ class Actor:
                 (bias, tf.reshape(gradients[2 * layer + 1], [-1, *bias.shape[1:]])),
             ):
                 entries.append((variable, tf.boolean_mask(gradient, holds), index))
-        for name, gradient in zip(self._head, gradients[n:]):
+        for name, gradient in zip(self._head, gradients[2 * len(self._modules) :]):
             entries.append((shared.heads[self._task][name], gradient, None))
         t_max, envs = self.actions.shape.as_list()
         accepted = shared.apply(
@@ -268,6 +299,36 @@ class Actor:
                 "charts/learning_rate": learning.rate(shared.steps.read_value()),
             },
         )
+
+    def _first_layer_gradients(self, errors):
+        """Of the kernel and the bias, from those of the outputs [T * E, h, w, 8]."""
+        (kernel, bias), stride = self._modules[0], self._shared.grid.stride_size[0]
+        pixels = tf.reshape(self.observations[:-1], [-1, SCREEN, SCREEN, FRAMES])
+        active = tf.reshape(self._active.read_value(), [*errors.shape[:-1], -1])
+        slots = active.shape[-1] // KERNELS
+        errors = tf.tile(errors, [1, 1, 1, slots]) * tf.cast(active, tf.float32)
+        changes = [
+            tf.nn.conv2d_backprop_filter(
+                tf.cast(pixels, tf.float32),
+                kernel.shape,
+                errors,
+                [1, stride, stride, 1],
+                "VALID",
+            ),
+            tf.reduce_sum(errors, [0, 1, 2]),
+        ]
+        return tf.gradients(_of_pixels(kernel, bias), [kernel, bias], changes)
+
+
+def _memory(name, steps, value):
+    """A variable of this process for `steps` values of such a shape."""
+    return tf.get_variable(
+        name,
+        [steps, *value.shape],
+        value.dtype,
+        tf.zeros_initializer(),
+        collections=[tf.GraphKeys.LOCAL_VARIABLES],
+    )
 
 
 def _copy(name, value, copies):
@@ -306,19 +367,23 @@ def _of_pixels(kernel, bias):
     return kernel, bias - PIXEL_MEAN * tf.reduce_sum(kernel, [0, 1, 2])
 
 
-def _layer(x, kernel, bias, outputs, stride):
-    """Sum over modules of ReLU(module(x)); stride None: linear modules.
+def _units(x, kernel, bias, stride):
+    """ReLU units of modules side by side; stride None: linear modules.
 
     Args:
       x: [n, height, width, channels], or [n, inputs].
-      kernel, bias: of all slots side by side, `outputs` channels or units each.
     """
     if stride is None:
         y = tf.matmul(x, kernel)
     else:
         y = tf.nn.conv2d(x, kernel, stride, "VALID")
-    y = tf.nn.relu(tf.nn.bias_add(y, bias))
-    return tf.reduce_sum(tf.reshape(y, [*y.shape[:-1], -1, outputs]), -2)
+    return tf.nn.relu(tf.nn.bias_add(y, bias))
+
+
+def _sum_of_modules(units, outputs):
+    """Sum over modules side by side, of `outputs` channels or units each."""
+    apart = tf.reshape(units, [*units.shape[:-1], -1, outputs])
+    return tf.reduce_sum(apart, -2)
 
 
 def _lstm(gates, cell):

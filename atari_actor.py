@@ -39,8 +39,8 @@ class Player:
         """Plays t_max steps in every environment.
 
         Args:
-          act: function from observation uint8 [E, 84, 84, 4] and state to actions [E]
-            and the new state.
+          act: function from observation uint8 [E, 84, 84, 4], state and step of the
+            rollout to actions [E] and the new state.
           version: of the path that `act` plays on.
 
         Returns:
@@ -65,7 +65,7 @@ class Player:
         episodes = []
         for t in range(t_max):
             rollout["observations"][t] = self._observation
-            actions, self.state = act(self._observation, self.state)
+            actions, self.state = act(self._observation, self.state, t)
             observation, rewards, over, cut, _ = self._environments.step(actions)
             self._observation = _channels_last(observation)
             ends = over | cut
@@ -85,7 +85,12 @@ class Player:
 
 
 def _channels_last(observation):
-    return np.ascontiguousarray(np.moveaxis(observation, 1, -1))
+    """[E, 4, 84, 84] -> [E, 84, 84, 4]; frame by frame takes a third of the time."""
+    count, frames, *screen = observation.shape
+    moved = np.empty([count, *screen, frames], observation.dtype)
+    for frame in range(frames):
+        moved[..., frame] = observation[:, frame]
+    return moved
 
 
 def run(role, grid, learning, games, envs, threads, seed, folder):
@@ -124,8 +129,8 @@ def run(role, grid, learning, games, envs, threads, seed, folder):
 def _learn(session, actor, player, curves, number, task):
     """Rollouts until the task is over: returns the task that is on then."""
 
-    def act(observation, state):
-        feed = {actor.observation: observation, actor.state: state}
+    def act(observation, state, step):
+        feed = {actor.observation: observation, actor.state: state, actor.step: step}
         return session.run(actor.act, feed)
 
     session.run(actor.pull_fixed)

@@ -230,9 +230,20 @@ class Bench:
             "ends": np.array([[0, 0], [0, 1], [0, 0], [1, 0]]),
         }
 
-    def feed(self, rollout, finished=()):
+    def act(self, rollout):
+        """Acts in every step of a rollout; whether the states are right is not asked."""
+        for step, observation in enumerate(rollout["observations"][:T]):
+            feed = {self.actor.observation: observation, self.actor.step: step}
+            self.session.run(
+                self.actor.act, feed | {self.actor.state: rollout["state"]}
+            )
+
+    def push(self, rollout, finished=()):
+        """Pushes a rollout that has been acted in; returns what the push does."""
+        self.act(rollout)
         feed = {getattr(self.actor, name): value for name, value in rollout.items()}
-        return feed | {self.actor.finished: np.reshape(finished, [-1, 6])}
+        feed[self.actor.finished] = np.reshape(finished, [-1, 6])
+        return self.session.run(self.actor.push, feed)
 
     def reference(self, rollout):
         head = f"task{self.task + 1}"
@@ -257,7 +268,7 @@ def test_losses_and_gradients_are_those_of_the_masked_reference(task, use_lstm):
     rollout = actor.rollout(actor.prepare(seed=task))
     expected = actor.reference(rollout)
     before = actor.values()
-    accepted, told = actor.session.run(actor.actor.push, actor.feed(rollout))
+    accepted, told = actor.push(rollout)
     after = actor.values()
 
     assert accepted
@@ -293,7 +304,7 @@ def test_the_norm_of_a_gradient_is_clipped():
     values = vars(LEARNING) | {"grad_norm_clip": clipped}
     actor = Bench(1, True, Learning(**values))
     rollout = actor.rollout(actor.prepare(5))
-    _, told = actor.session.run(actor.actor.push, actor.feed(rollout))
+    _, told = actor.push(rollout)
     assert told["charts/gradient_norm"] > 10 * clipped
     after = actor.values()
     norm = np.sqrt(sum(v.sum() for n, v in after.items() if n.endswith("square")))
@@ -362,10 +373,10 @@ def test_a_push_hands_on_the_episodes_that_ended():
     rollout = actor.rollout(actor.prepare(0))
     with actor.graph.as_default():
         waiting, take = actor.shared.episodes.size(), actor.shared.episodes.dequeue()
-    actor.session.run(actor.actor.push, actor.feed(rollout))
+    actor.push(rollout)
     assert actor.session.run(waiting) == 0
     episodes = [[0, 1, 3, -2.5, 20, 100], [0, 1, 4, 21, 30, 100]]
-    actor.session.run(actor.actor.push, actor.feed(rollout, episodes))
+    actor.push(rollout, episodes)
     assert actor.session.run(waiting) == 2
     assert [actor.session.run(take).tolist() for _ in range(2)] == episodes
 
@@ -375,7 +386,7 @@ def test_gradients_of_a_task_that_is_over_are_refused():
     rollout = actor.rollout(actor.prepare(6))
     actor.set({"task": 2})
     before = actor.values()
-    accepted, _ = actor.session.run(actor.actor.push, actor.feed(rollout))
+    accepted, _ = actor.push(rollout)
     assert not accepted
     after = actor.values()
     assert all(np.array_equal(before[name], after[name]) for name in before)
