@@ -171,7 +171,8 @@ class Actor:
         x, state = self._later_layers(first), self.state
         if self._shared.grid.use_lstm:
             output, cell = tf.unstack(state)
-            state = tf.stack(_lstm(self._gates(tf.concat([x, output], 1)), cell))
+            gates = tf.concat([x, output], 1) @ self._head["lstm/kernel"]
+            state = tf.stack(_lstm(gates + self._head["lstm/bias"], cell))
             x = state[0]
         remembered = [
             tf.scatter_update(self._first, self.step, first),
@@ -192,30 +193,32 @@ class Actor:
 
         Returns:
           (logits [T, E, actions], value [T+1, E], inputs, gates); the last two are what
-          the LSTM took, [T+1] of [E, 512], and made of it, [T+1] of [E, 1024].
+          the LSTM took, [(T+1) * E, 512], and made of it, [T+1] of [E, 1024].
         """
         T, E = self.actions.shape
         bootstrap, _ = self._first_layer(self.observations[-1])
         self._seen = tf.reshape(self._first.read_value(), [T * E, *bootstrap.shape[1:]])
         x = self._later_layers(tf.concat([self._seen, bootstrap], 0))
-        inputs, gates = [], []
+        inputs, gates = None, []
         if self._shared.grid.use_lstm:
+            # The features of all steps at once; one by one, only what follows from the
+            # step before.
+            kernel = self._head["lstm/kernel"]
+            entering = tf.split(x @ kernel[:UNITS] + self._head["lstm/bias"], T + 1)
             output, cell = tf.unstack(self.state)
-            outputs = []
-            for t, features in enumerate(tf.split(x, T + 1)):
+            before, after = [], []
+            for t in range(T + 1):
                 if t > 0:
                     goes_on = (1 - self.ends[t - 1])[:, None]
                     output, cell = output * goes_on, cell * goes_on
-                inputs.append(tf.concat([features, output], 1))
-                gates.append(self._gates(inputs[-1]))
+                before.append(output)
+                gates.append(entering[t] + output @ kernel[UNITS:])
                 output, cell = _lstm(gates[-1], cell)
-                outputs.append(output)
-            x = tf.concat(outputs, 0)
+                after.append(output)
+            inputs = tf.concat([x, tf.concat(before, 0)], 1)
+            x = tf.concat(after, 0)
         value = tf.reshape(self._value(x), [T + 1, E])
         return tf.reshape(self._policy(x[: T * E]), [T, E, -1]), value, inputs, gates
-
-    def _gates(self, inputs):
-        return inputs @ self._head["lstm/kernel"] + self._head["lstm/bias"]
 
     def _losses(self, logits, value):
         """Sums over the T steps of a rollout, means over its E environments."""
@@ -263,7 +266,7 @@ class Actor:
         if gates:
             # One product for all steps, in place of one a step and their sum.
             errors = tf.concat(gradients[-len(gates) :], 0)
-            kernel = tf.matmul(tf.concat(inputs, 0), errors, transpose_a=True)
+            kernel = tf.matmul(inputs, errors, transpose_a=True)
             lstm = [kernel, tf.reduce_sum(errors, 0)]
         n = len(modules)
         gradients = [*first, *gradients[:n], *lstm, *gradients[n : n + len(head)]]
