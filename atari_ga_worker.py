@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 import checkpoint
+import folders
 import parameter_servers
 import pathnet
 import plotting
@@ -555,7 +556,14 @@ def run(role, grid, learning, settings, threads):
     """Looks, until all tasks are over, whatever happens to the servers.
 
     SIGTERM ends it with a last checkpoint.
+
+    Raises:
+      UserError: another cluster keeps its checkpoints in the same folder, or they were
+        made with other settings.
+      OSError: that folder cannot be made or written.
     """
+    os.makedirs(settings.checkpoint_dir, exist_ok=True)
+    folders.occupy(settings.checkpoint_dir)
     stopped = []
     server = parameter_servers.serve(role, threads)
     worker = GaWorker(role, grid, learning, settings)
