@@ -305,22 +305,26 @@ class Actor:
 
     def _first_layer_gradients(self, errors):
         """Of the kernel and the bias, from those of the outputs [T * E, h, w, 8]."""
-        (kernel, bias), stride = self._modules[0], self._shared.grid.stride_size[0]
-        pixels = tf.reshape(self.observations[:-1], [-1, SCREEN, SCREEN, FRAMES])
-        active = tf.reshape(self._active.read_value(), [*errors.shape[:-1], -1])
-        slots = active.shape[-1] // KERNELS
-        errors = tf.tile(errors, [1, 1, 1, slots]) * tf.cast(active, tf.float32)
-        changes = [
-            tf.nn.conv2d_backprop_filter(
-                tf.cast(pixels, tf.float32),
-                kernel.shape,
-                errors,
-                [1, stride, stride, 1],
-                "VALID",
-            ),
-            tf.reduce_sum(errors, [0, 1, 2]),
-        ]
-        return tf.gradients(_of_pixels(kernel, bias), [kernel, bias], changes)
+        kernel, bias = _of_pixels(*self._modules[0])
+        stride = self._shared.grid.stride_size[0]
+        slots = kernel.shape[-1] // KERNELS
+        changes = []
+        for observation, active, error in zip(
+            tf.unstack(self.observations),
+            tf.unstack(self._active.read_value()),
+            tf.split(errors, self.t_max),
+        ):
+            # One after the other: pixels as floats are the largest thing in memory.
+            with tf.control_dependencies([change for change, _ in changes[-1:]]):
+                error = tf.tile(error, [1, 1, 1, slots]) * tf.cast(active, tf.float32)
+                pixels = tf.cast(observation, tf.float32)
+            change = tf.nn.conv2d_backprop_filter(
+                pixels, kernel.shape, error, [1, stride, stride, 1], "VALID"
+            )
+            changes.append((change, tf.reduce_sum(error, [0, 1, 2])))
+        kernels, biases = zip(*changes)
+        totals = [tf.add_n(kernels), tf.add_n(biases)]
+        return tf.gradients([kernel, bias], self._modules[0], totals)
 
 
 def _memory(name, steps, value):
