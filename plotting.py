@@ -1,13 +1,16 @@
-"""Pictures of PathNet runs: best paths, an evolving population, generations needed.
+"""Pictures of PathNet runs: best paths, an evolving population, results of repeats.
 
-    python plotting.py logs/*/results.jsonl --generations=figures/generations.png
-    python plotting.py logs/*/results.jsonl --curves=figures/curves.png
-    python plotting.py logs/*/results.jsonl --overlaps=figures/overlaps.png
-    python plotting.py logs/*/results.jsonl --retention=figures/retention.png
+    python plotting.py logs/*/results.jsonl --generations=generations.png
 
-prints a table of all results and draws the generations that their tasks took, how
-fitness grew over them, how many modules the best paths share, or how well each task
-is remembered after the later ones.
+prints a table of all results and draws what the flags name, each into its own file:
+
+    --generations   the generations that each task took, learned first and second
+    --curves        how training accuracy grew over them
+    --accuracies    training and held-out accuracy when the task was done
+    --usage         how often each module is on the best path
+    --overlaps      how many modules the best paths share
+    --retention     how well each task is remembered after the later ones
+    --scores        scores of Atari games over agent steps
 
 Pictures are drawn on matplotlib's Agg canvas directly and never through pyplot, so
 importing this module neither picks a backend nor changes any global state. Files are
@@ -17,6 +20,7 @@ written atomically: a reader sees the old picture or the new one, never a part o
 import io
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -70,6 +74,7 @@ GIF_HOLD_MS = 1800
 # be seen would only swell the file.
 GIF_COLOURS = 64
 CURVE_WINDOW = 10  # generations that a point of a learning curve is the mean of
+USAGE_NUMBERED = 24  # modules in a layer up to which each one's share is written on it
 # Share of the population below which a connection is not drawn, for each module in a
 # layer: the wider the grid the more of them there are, to blur it and swell the file.
 CROWD_SHARE = 0.01
@@ -433,51 +438,58 @@ def _palette_image(picture: np.ndarray, tasks: int) -> Image.Image:
     return image
 
 
-def generations_by_task(
-    results: Sequence[dict],
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Gathers, for each task name, how many generations its learning took.
+def by_task(results: Sequence[dict]) -> dict[str, dict[str, list[dict]]]:
+    """Gathers, for each task name, what was recorded of it in all repeats.
 
     Args:
-        results: repeats, each with "tasks": a list of {"name": str, "generations": int}
-            in learning order; other keys are ignored.
+        results: repeats as in results.jsonl, each with "tasks" in learning order.
 
     Returns:
-        By name, in order of first appearance: float arrays of the generations when the
-        task was learned first, and when it was learned after another one.
+        By name, in order of first appearance: {"first": the tasks that were learned
+        first, "second": those that were learned after another}, either may be empty.
+        "second" is "later" if a repeat has more than two tasks.
+
+    Raises:
+        ValueError: the results hold no task.
     """
-    gathered: dict[str, tuple[list, list]] = {}
+    longest = max((len(result["tasks"]) for result in results), default=0)
+    if longest == 0:
+        raise ValueError("they hold no task")
+    places = ("first", "second" if longest <= 2 else "later")
+    gathered: dict[str, dict[str, list[dict]]] = {}
     for result in results:
         for place, task in enumerate(result["tasks"]):
-            lists = gathered.setdefault(task["name"], ([], []))
-            lists[min(place, 1)].append(task["generations"])
-    return {
-        name: (np.array(first, float), np.array(second, float))
-        for name, (first, second) in gathered.items()
-    }
+            groups = gathered.setdefault(task["name"], {when: [] for when in places})
+            groups[places[min(place, 1)]].append(task)
+    return gathered
 
 
 def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """Compares generations needed by tasks learned first and second, as a PNG file.
 
-    One panel a task name: overlaid histograms with their means as dashed lines; the
-    title has n, mean ± standard error, and the speedup (mean when learned first over
-    mean when learned second).
+    One panel a task name: overlaid histograms with their means as dashed lines; above
+    them n, mean ± standard error, and the speedup (mean when learned first over mean
+    when learned second) with its bootstrap interval.
 
     Args:
         filename: the picture; an existing file is replaced.
-        results: repeats as for `generations_by_task`; "second" is any place but first.
+        results: repeats as for `by_task`.
 
     Raises:
         ValueError: the results hold no task.
         OSError: the file cannot be written; an existing one then stays as it was.
     """
-    panels = generations_by_task(results)
-    if not panels:
-        raise ValueError("no results to plot")
+    panels = by_task(results)
     figure, grid = _panels(len(panels))
     for axes, (name, groups) in zip(grid, panels.items()):
-        _draw_histograms(axes, name, groups)
+        _draw_histograms(
+            axes,
+            name,
+            {
+                when: np.array([task["generations"] for task in tasks], float)
+                for when, tasks in groups.items()
+            },
+        )
     _save_png(filename, figure)
 
 
@@ -485,43 +497,128 @@ def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """Compares how tasks learn first and second, as a PNG file.
 
     One panel a task name: the winner's fitness against generations, mean over repeats
-    with a band of one standard error, smoothed over `CURVE_WINDOW` generations. A
-    repeat that ended earlier counts with its last fitness.
+    with its confidence band, see `mean_curve`.
 
     Args:
         filename: the picture; an existing file is replaced.
-        results: repeats as in results.jsonl; "second" is any place but first.
+        results: repeats as for `by_task`.
 
     Raises:
         ValueError: the results hold no task.
         OSError: the file cannot be written; an existing one then stays as it was.
     """
-    curves: dict[str, tuple[list, list]] = {}
-    for result in results:
-        for place, task in enumerate(result["tasks"]):
-            curves.setdefault(task["name"], ([], []))[min(place, 1)].append(
-                task["curve"]
-            )
-    if not curves:
-        raise ValueError("no results to plot")
-    figure, panels = _panels(len(curves))
-    for axes, (name, groups) in zip(panels, curves.items()):
-        for place, (when, group) in enumerate(zip(("first", "second"), groups)):
-            if group:
-                label = f"learned {when}, n = {len(group)}"
-                _draw_curve(axes, *mean_curve(group), task_colour(place), label)
-        axes.set_title(name, loc="left", color=INK, weight="bold", fontsize=12)
-        axes.set_xlabel("generation", color=INK)
-        axes.set_ylabel("winner's training accuracy", color=INK)
-        axes.legend(frameon=False, labelcolor="linecolor", loc="best")
-        _quiet(axes)
+    panels = by_task(results)
+    figure, grid = _panels(len(panels))
+    for axes, (name, groups) in zip(grid, panels.items()):
+        for place, tasks in enumerate(groups.values()):
+            if tasks:
+                generations, mean, margin = mean_curve([t["curve"] for t in tasks])
+                # Fitness is a share, so nothing outside [0, 1] is worth its room.
+                low, high = np.clip([mean - margin, mean + margin], 0, 1)
+                colour = task_colour(place)
+                axes.fill_between(
+                    generations, low, high, color=colour, alpha=0.25, linewidth=0
+                )
+                axes.plot(generations, mean, color=colour, linewidth=1.8)
+        key = _place_key(groups)
+        if max(map(len, groups.values())) > 1:
+            key.append(("band: 95 % confidence interval of the mean", MUTED))
+        _label(
+            axes,
+            f"{name}: learning curve",
+            "generation",
+            "winner's training accuracy",
+            key,
+        )
+    _save_png(filename, figure)
+
+
+def plot_accuracies(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """Compares accuracies of tasks learned first and second, as a PNG file.
+
+    One panel a task name: bars for the training accuracy of the last winner and for the
+    held-out accuracy of its path, mean ± standard error over repeats.
+
+    Args:
+        filename: the picture; an existing file is replaced.
+        results: repeats as for `by_task`.
+
+    Raises:
+        ValueError: the results hold no task.
+        OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    panels = by_task(results)
+    figure, grid = _panels(len(panels))
+    for axes, (name, groups) in zip(grid, panels.items()):
+        shown = [(p, tasks) for p, tasks in enumerate(groups.values()) if tasks]
+        for rank, (place, tasks) in enumerate(shown):
+            for spot, measure in enumerate(("fitness", "accuracy_test")):
+                x = spot + 0.42 * (rank - (len(shown) - 1) / 2)
+                values = [100 * task[measure] for task in tasks]
+                _draw_bar(axes, x, values, task_colour(place))
+        key = _place_key(groups)
+        if max(map(len, groups.values())) > 1:
+            key.append(("mean ± standard error", MUTED))
+        _label(axes, f"{name}: final accuracy", "", "accuracy, %", key)
+        axes.set(xlim=(-0.5, 1.5), ylim=(0, 112), yticks=range(0, 101, 20))
+        axes.set_xticks((0, 1), ("training images", "held-out images"))
+        axes.tick_params(axis="x", labelsize=10, labelcolor=INK, length=0)
+    _save_png(filename, figure)
+
+
+def module_usage(paths: np.ndarray, modules: int) -> np.ndarray:
+    """Share of the paths that use each module.
+
+    Args:
+        paths: [n, L, N] module numbers, for one path or more.
+        modules: M.
+
+    Returns:
+        [L, M] float array in [0, 1].
+    """
+    return (np.asarray(paths)[..., None] == np.arange(modules)).any(axis=2).mean(axis=0)
+
+
+def plot_usage(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """How often each module is on the best path, as a PNG file.
+
+    One panel a task name and place in the learning order: a row a layer, a column a
+    module, the darker the more repeats use it. All panels have the same scale.
+
+    Args:
+        filename: the picture; an existing file is replaced.
+        results: repeats as for `by_task`, of one grid size.
+
+    Raises:
+        ValueError: the results hold no task.
+        OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    panels = [
+        (f"{name}, learned {when}", place, [task["path"] for task in tasks])
+        for name, groups in by_task(results).items()
+        for place, (when, tasks) in enumerate(groups.items())
+        if tasks
+    ]
+    layers, modules, active = (results[0]["flags"][size] for size in "LMN")
+    shares = [module_usage(paths, modules) for _, _, paths in panels]
+    most = max(share.max() for share in shares)
+    figure, grid = _panels(len(panels), min(len(panels), 2), 1.4 + 0.36 * layers)
+    for axes, share, (title, place, paths) in zip(grid, shares, panels):
+        colour = task_colour(place)
+        _draw_usage(axes, share, most, colour)
+        chance = f"{100 * active / modules:.3g} %"
+        line = f"% of best paths that use it, n = {len(paths)} (random: {chance})"
+        key = [(line, colour)]
+        if modules > USAGE_NUMBERED:
+            key.append((f"full colour: {100 * most:.0f} %", MUTED))
+        _label(axes, f"{title}: use of modules", "module", "layer", key)
     _save_png(filename, figure)
 
 
 def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """Compares how games are learned first and second, as a PNG file.
 
-    One panel a game: the mean return of the last 30 episodes against
+    One panel a game: the mean return of the last `SCORE_EPISODES` episodes against
     agent steps, a line a repeat and task; equal games lie over each other.
 
     Args:
@@ -532,27 +629,29 @@ def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
         ValueError: the results hold no game.
         OSError: the file cannot be written; an existing one then stays as it was.
     """
-    games = dict.fromkeys(
-        task["name"] for result in results for task in result["tasks"]
-    )
+    games: dict[str, dict[int, list[dict]]] = {}
+    for result in results:
+        for place, task in enumerate(result["tasks"]):
+            games.setdefault(task["name"], {}).setdefault(place, []).append(task)
     if not games:
-        raise ValueError("no results to plot")
+        raise ValueError("they hold no game")
     figure, panels = _panels(len(games))
-    for axes, game in zip(panels, games):
-        labelled = set()
-        for result in results:
-            for place, task in enumerate(result["tasks"]):
-                if task["name"] == game:
-                    steps, scores = recorded.running_score(task["curve"])
-                    label = None if place in labelled else f"task {place + 1}"
-                    labelled.add(place)
-                    colour = task_colour(place)
-                    axes.plot(steps / 1e6, scores, color=colour, lw=1.6, label=label)
-        axes.set_title(game, loc="left", color=INK, weight="bold", fontsize=12)
-        axes.set_xlabel("million agent steps of the task", color=INK)
-        axes.set_ylabel("score: mean return of 30 episodes", color=INK)
-        axes.legend(frameon=False, labelcolor="linecolor", loc="best")
-        _quiet(axes)
+    for axes, (game, places) in zip(panels, games.items()):
+        key = []
+        for place, tasks in sorted(places.items()):
+            colour = task_colour(place)
+            key.append((f"learned as task {place + 1}, n = {len(tasks)}", colour))
+            for task in tasks:
+                steps, scores = recorded.running_score(task["curve"])
+                axes.plot(steps / 1e6, scores, color=colour, linewidth=1.6)
+        score = f"score: mean return of {recorded.SCORE_EPISODES} episodes"
+        _label(
+            axes,
+            f"{game}: learning curve",
+            "million agent steps of the task",
+            score,
+            key,
+        )
     _save_png(filename, figure)
 
 
@@ -576,7 +675,7 @@ def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
             name = ", then ".join(task["name"] for task in result["tasks"])
             orders.setdefault(name, []).append(result)
     if not orders:
-        raise ValueError("no results to plot")
+        raise ValueError("they hold no repeat of two tasks")
     figure, panels = _panels(len(orders))
     for axes, (name, group) in zip(panels, orders.items()):
         overlaps = np.array([result["overlap"] for result in group])
@@ -589,26 +688,13 @@ def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
         axes.axvline(mean, color=task_colour(0), linestyle="--", linewidth=1.8)
         chance = sizes["L"] * sizes["N"] ** 2 / sizes["M"]
         axes.axvline(chance, color=MUTED, linestyle=":", linewidth=1.8)
-        lines = (
+        key = (
             (f"mean {mean:.2f}{spread}, n = {len(group)}", task_colour(0)),
             (f"two random paths: {chance:.2f}", MUTED),
         )
-        for place, (text, colour) in enumerate(lines):
-            axes.annotate(
-                text,
-                xy=(0, 1),
-                xycoords="axes fraction",
-                xytext=(0, 24 - 15 * place),
-                textcoords="offset points",
-                color=colour,
-                fontsize=9.5,
-            )
-        axes.set_title(name, loc="left", color=INK, weight="bold", fontsize=12, pad=42)
-        axes.set_xlabel(f"modules shared, of {most}", color=INK)
-        axes.set_ylabel("repeats", color=INK)
+        _label(axes, name, f"modules shared, of {most}", "repeats", key)
         axes.set_xticks(range(most + 1))
         axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        _quiet(axes)
     _save_png(filename, figure)
 
 
@@ -672,14 +758,17 @@ def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None
 def mean_curve(
     curves: Sequence[dict],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and standard error of fitness curves, smoothed.
+    """Mean of fitness curves, smoothed over `CURVE_WINDOW` generations, and its margin.
+
+    A curve that ends earlier than others counts with its last fitness from there on.
 
     Args:
         curves: {"generation": [...], "fitness": [...]} each, generations ascending.
 
     Returns:
-        (generations, mean, error), float arrays of one length; the error is 0 for a
-        single curve.
+        (generations, mean, margin), float arrays of one length. At each generation
+        mean ± margin is the 95 % confidence interval of the mean by Student's t; the
+        margin is 0 for a single curve, of which nothing is known.
     """
     generations = np.unique(np.concatenate([curve["generation"] for curve in curves]))
     smooth = []
@@ -690,46 +779,139 @@ def mean_curve(
         weight = np.convolve(np.ones(len(fitness)), window, "same")
         smooth.append(np.convolve(fitness, window, "same") / weight)
     n = len(curves)
-    error = np.std(smooth, axis=0, ddof=1) / np.sqrt(n) if n > 1 else 0 * smooth[0]
-    return generations.astype(float), np.mean(smooth, axis=0), error
+    margin = 0 * smooth[0]
+    if n > 1:
+        from scipy.special import stdtrit  # only here, as most runs draw no curves
+
+        error = np.std(smooth, axis=0, ddof=1) / np.sqrt(n)
+        margin = stdtrit(n - 1, 0.975) * error
+    return generations.astype(float), np.mean(smooth, axis=0), margin
 
 
-def _draw_curve(
-    axes: Axes,
-    generations: np.ndarray,
-    mean: np.ndarray,
-    error: np.ndarray,
-    colour: str,
-    label: str,
-) -> None:
-    """One mean curve with its band."""
-    axes.fill_between(
-        generations, mean - error, mean + error, color=colour, alpha=0.25, linewidth=0
-    )
-    axes.plot(generations, mean, color=colour, linewidth=1.8, label=label)
+def _panels(
+    count: int, columns: int | None = None, height: float = 3.7
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels, about as many rows as columns unless told.
 
-
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels, about as many rows as columns."""
-    columns = math.ceil(math.sqrt(count))
+    `height` is that of a panel, in inches.
+    """
+    columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     figure = Figure(
-        figsize=(max(4.6 * columns, 5), 3.7 * rows),
+        figsize=(max(4.6 * columns, 5), height * rows),
         facecolor=BACKGROUND,
         layout="constrained",
     )
+    figure.get_layout_engine().set(h_pad=0.1)  # inches, around each panel
     panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for axes in panels[count:]:
         axes.set_axis_off()
     return figure, panels[:count]
 
 
-def _draw_histograms(
-    axes: Axes, name: str, groups: tuple[np.ndarray, np.ndarray]
+def _label(
+    axes: Axes,
+    title: str,
+    across: str,
+    up: str,
+    key: Sequence[tuple[str, str]],
 ) -> None:
-    """Fills one panel of `plot_generations`."""
-    edges = np.histogram_bin_edges(np.concatenate(groups), bins="rice")
-    for place, (when, values) in enumerate(zip(("first", "second"), groups)):
+    """Says what a panel shows: its title, both axes, and what its colours stand for.
+
+    The key's lines, (text, colour) each, go between title and plot, where they hide
+    nothing.
+    """
+    for place, (text, colour) in enumerate(reversed(key)):
+        axes.annotate(
+            text,
+            xy=(0, 1),
+            xycoords="axes fraction",
+            xytext=(0, 9 + 15 * place),
+            textcoords="offset points",
+            color=colour,
+            fontsize=9.5,
+        )
+    axes.set_title(
+        title,
+        loc="left",
+        color=INK,
+        weight="bold",
+        fontsize=12,
+        pad=12 + 15 * len(key),
+    )
+    axes.set_xlabel(across, color=INK)
+    axes.set_ylabel(up, color=INK)
+    _quiet(axes)
+
+
+def _place_key(groups: dict[str, list]) -> list[tuple[str, str]]:
+    """Lines for `_label` that tell a task learned first from the same one learned later."""
+    return [
+        (f"learned {when}, n = {len(tasks)}", task_colour(place))
+        for place, (when, tasks) in enumerate(groups.items())
+        if tasks
+    ]
+
+
+def _draw_bar(axes: Axes, x: float, values: Sequence[float], colour: str) -> None:
+    """A bar for the mean of values in percent, with its standard error if there is one."""
+    mean, error = recorded.mean_and_error(values)
+    known = np.isfinite(error)
+    axes.bar(
+        x,
+        mean,
+        width=0.38,
+        color=colour,
+        alpha=0.6,
+        yerr=error if known else None,
+        error_kw={"ecolor": INK, "elinewidth": 1.2, "capsize": 3},
+    )
+    axes.text(
+        x,
+        mean + (error if known else 0) + 1.5,
+        f"{mean:.2f} ± {error:.2f}" if known else f"{mean:.2f}",
+        ha="center",
+        color=colour,
+        fontsize=8,
+    )
+
+
+def _draw_usage(axes: Axes, share: np.ndarray, most: float, colour: str) -> None:
+    """Fills one panel of `plot_usage`: [L, M] shares, from 0 to `most` in full colour."""
+    layers, modules = share.shape
+    numbered = modules <= USAGE_NUMBERED
+    axes.pcolormesh(
+        np.arange(modules + 1) - 0.5,
+        np.arange(layers + 1) + 0.5,
+        _shade(share.ravel() / most, colour).reshape(layers, modules, 3),
+        edgecolors=BACKGROUND,
+        linewidth=1.5 if numbered else 0,
+    )
+    if numbered:
+        for layer, module in np.ndindex(layers, modules):
+            axes.text(
+                module,
+                layer + 1,
+                f"{100 * share[layer, module]:.0f}",
+                ha="center",
+                va="center",
+                color=BACKGROUND if share[layer, module] > 0.55 * most else INK,
+                fontsize=8.5 if modules <= 12 else 6.5,
+            )
+    # Modules count from 0, as in the recorded paths, and layers from 1, on top.
+    most_ticks = modules if numbered else 8
+    axes.xaxis.set_major_locator(MaxNLocator(most_ticks, integer=True))
+    axes.set_yticks(range(1, layers + 1))
+    axes.set_ylim(layers + 0.5, 0.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _draw_histograms(axes: Axes, name: str, groups: dict[str, np.ndarray]) -> None:
+    """Fills one panel of `plot_generations`; groups as in `by_task`."""
+    edges = np.histogram_bin_edges(np.concatenate([*groups.values()]), bins="rice")
+    key = []
+    for place, (when, values) in enumerate(groups.items()):
         if len(values) == 0:
             continue
         colour = task_colour(place)
@@ -739,24 +921,20 @@ def _draw_histograms(
         axes.hist(values, edges, histtype="step", color=colour, linewidth=1.5)
         axes.axvline(mean, color=colour, linestyle="--", linewidth=1.8)
         spread = f" ± {error:.1f}" if np.isfinite(error) else ""
-        # These lines are the panel's legend too.
-        axes.annotate(
-            f"learned {when}: {mean:.1f}{spread} generations, n = {len(values)}",
-            xy=(0, 1),
-            xycoords="axes fraction",
-            xytext=(0, 24 - 15 * place),
-            textcoords="offset points",
-            color=colour,
-            fontsize=9.5,
-        )
-    speedup = recorded.speedup(*groups)
-    heading = name if speedup is None else f"{name}: speedup {speedup:.2f}×"
-    axes.set_title(heading, loc="left", color=INK, weight="bold", fontsize=12, pad=42)
-    axes.set_xlabel("generations", color=INK)
-    axes.set_ylabel("repeats", color=INK)
+        line = f"learned {when}: {mean:.1f}{spread} generations, n = {len(values)}"
+        key.append((line, colour))
+    speedup = recorded.speedup_text(*groups.values(), paired=False)
+    if "[" in speedup:
+        key.append(("± standard error, [95 % confidence interval]", MUTED))
+    _label(
+        axes,
+        f"{name}: speedup {speedup}" if speedup else f"{name}: generations needed",
+        "generations",
+        "repeats",
+        key,
+    )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator("auto", integer=True))
-    _quiet(axes)
 
 
 class _Stage:
@@ -1059,6 +1237,29 @@ def _write_atomically(filename: str | os.PathLike, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+# By the flag that names the file.
+PICTURES = {
+    "generations": (plot_generations, "Histograms of generations"),
+    "curves": (plot_curves, "Learning curves"),
+    "accuracies": (plot_accuracies, "Training and held-out accuracies"),
+    "usage": (plot_usage, "How often each module is on the best path"),
+    "overlaps": (plot_overlaps, "Histograms of the overlap"),
+    "retention": (plot_retention, "Retention matrix"),
+    "scores": (plot_scores, "Scores of Atari games"),
+}
+
+
+def setting_filename(filename: str, setting: str) -> Path:
+    """Where the picture of one setting goes: its label, if any, ends the file's name.
+
+    >>> setting_filename("a/curves.png", "control=scratch").name
+    'curves_control=scratch.png'
+    """
+    path = Path(filename)
+    label = re.sub(r"[^\w.,=-]+", "_", setting)
+    return path.with_stem(f"{path.stem}_{label}") if label else path
+
+
 def main(filenames: Sequence[str]) -> None:
     """Prints a table for each setting in the results files, and draws the pictures."""
     if not filenames:
@@ -1067,43 +1268,35 @@ def main(filenames: Sequence[str]) -> None:
     if not results:
         raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
     settings = recorded.by_setting(results)
-    pictures = {
-        plot_generations: FLAGS.generations,
-        plot_curves: FLAGS.curves,
-        plot_scores: FLAGS.scores,
-        plot_overlaps: FLAGS.overlaps,
-        plot_retention: FLAGS.retention,
-    }
-    if any(pictures.values()) and len(settings) > 1:
-        raise commandline.UserError(
-            f"a picture is of one setting and the files hold {len(settings)} "
-            f"({'; '.join(settings)}): name those of one"
-        )
     for setting, group in settings.items():
-        atari = all(result["script"] == "atari" for result in group)
+        atari = all(result.get("script") == "atari" for result in group)
         table = (
             recorded.score_table(group) if atari else recorded.table(group, FLAGS.level)
         )
         print(f"{setting}\n\n{table}\n".lstrip())
+        if FLAGS.retention:
+            print(f"{recorded.retention_table(group)}\n")
     for setting, group in recorded.by_setting(results, ignored={"control"}).items():
         if len({result.get("control") for result in group}) > 1:
             print(f"{setting}\n\n{recorded.control_table(group)}\n".lstrip())
-    if FLAGS.retention:
-        print(f"{recorded.retention_table(results)}\n")
-    for plot, filename in pictures.items():
-        if filename:
-            plot(filename, results)
+    for flag, (plot, _) in PICTURES.items():
+        for setting, group in settings.items() if FLAGS[flag].value else ():
+            picture = setting_filename(FLAGS[flag].value, setting)
+            try:
+                plot(picture, group)
+            except (KeyError, ValueError) as error:
+                lack = f"they have no {error}" if isinstance(error, KeyError) else error
+                raise commandline.UserError(
+                    f"flag --{flag}: cannot be drawn of these results, as {lack}; "
+                    "name others or leave the flag out"
+                ) from error
+            print(f"Picture: {picture}")
 
 
 if __name__ == "__main__":
     FLAGS = flags.FLAGS
-    flags.DEFINE_string(
-        "generations", None, "Histograms of generations to draw: a PNG."
-    )
-    flags.DEFINE_string("curves", None, "Learning curves to draw: a PNG file.")
-    flags.DEFINE_string("scores", None, "Scores of Atari games to draw: a PNG file.")
-    flags.DEFINE_string("overlaps", None, "Histograms of the overlap to draw: a PNG.")
-    flags.DEFINE_string("retention", None, "Retention matrix to draw: a PNG file.")
+    for flag, (_, what) in PICTURES.items():
+        flags.DEFINE_string(flag, None, f"{what}: a PNG file to draw.")
     flags.DEFINE_float(
         "level", None, "Count generations up to this training accuracy.", 0, 1
     )
