@@ -692,7 +692,7 @@ def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
             (f"mean {mean:.2f}{spread}, n = {len(group)}", task_colour(0)),
             (f"two random paths: {chance:.2f}", MUTED),
         )
-        _label(axes, name, f"modules shared, of {most}", "repeats", key)
+        _label(axes, f"{name}: overlap", f"modules shared, of {most}", "repeats", key)
         axes.set_xticks(range(most + 1))
         axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     _save_png(filename, figure)

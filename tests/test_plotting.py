@@ -680,7 +680,7 @@ def test_overlaps_picture_says_mean_and_chance(panels_of):
     (axes,) = panels_of(plotting.plot_overlaps, recorded_repeats(1, 2, 2, 3))
     assert [bar.get_height() for bar in axes.patches] == [0, 1, 2, 1, 0, 0, 0, 0, 0, 0]
     lines = ["mean 2.00 ± 0.41, n = 4", "two random paths: 2.70"]
-    assert titles(axes) == ("1v3, then 1v2", lines)
+    assert titles(axes) == ("1v3, then 1v2: overlap", lines)
 
 
 def test_retention_picture_has_the_means(panels_of):
