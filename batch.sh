@@ -34,6 +34,10 @@ if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
   first=$((first + repeats * place / tasks))
   repeats=$((last - first))
   part=-$SLURM_ARRAY_TASK_ID
+  if ((repeats == 0)); then
+    echo "Task $SLURM_ARRAY_TASK_ID of the array: no repeat left for it"
+    exit
+  fi
 fi
 label=$(printf '_%s' "${@//[^A-Za-z0-9.=,]/}")
 folder=${BATCH_DIR:-logs/batch__${script%.py}_$label}

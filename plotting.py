@@ -549,14 +549,17 @@ PICTURES = {
 }
 
 
-def setting_filename(filename: str, setting: str) -> Path:
-    """Where the picture of one setting goes: its label, if any, ends the file's name.
+def setting_filename(filename: str, setting: str, number: int) -> Path:
+    """Where the picture of one setting goes, such as curves_control=scratch.png.
 
-    >>> setting_filename("a/curves.png", "control=scratch").name
-    'curves_control=scratch.png'
+    Args:
+        setting: its label, which ends the name; "" for the only one.
+        number: of the setting, which takes the place of a label too long for a name.
     """
     path = Path(filename)
     label = re.sub(r"[^\w.,=-]+", "_", setting)
+    if len(label) > 100:
+        label = str(number)
     return path.with_stem(f"{path.stem}_{label}") if label else path
 
 
@@ -580,8 +583,10 @@ def main(filenames: Sequence[str]) -> None:
         if len({result.get("control") for result in group}) > 1:
             print(f"{setting}\n\n{recorded.control_table(group)}\n".lstrip())
     for flag, (plot, _) in PICTURES.items():
-        for setting, group in settings.items() if FLAGS[flag].value else ():
-            picture = setting_filename(FLAGS[flag].value, setting)
+        if not FLAGS[flag].value:
+            continue
+        for number, (setting, group) in enumerate(settings.items(), 1):
+            picture = setting_filename(FLAGS[flag].value, setting, number)
             try:
                 plot(picture, group)
             except (KeyError, ValueError) as error:
@@ -590,7 +595,7 @@ def main(filenames: Sequence[str]) -> None:
                     f"flag --{flag}: cannot be drawn of these results, as {lack}; "
                     "name others or leave the flag out"
                 ) from error
-            print(f"Picture: {picture}")
+            print(f"Picture: {picture}" + (f" of {setting}" if setting else ""))
 
 
 if __name__ == "__main__":

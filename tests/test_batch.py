@@ -102,6 +102,13 @@ def test_a_task_of_a_slurm_array_takes_its_share_of_a_range_of_seeds(tmp_path):
     assert "1 Iteration,  CIFAR10_SVHN,TASK1:" in done.stdout
 
 
+def test_an_array_of_more_tasks_than_repeats_leaves_some_idle(tmp_path):
+    share = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_ID": "0"}
+    done = batch(tmp_path, "1", *TINY, **share)
+    assert done.returncode == 0 and "no repeat left" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_repeats_is_a_mistake(tmp_path):
     done = batch(tmp_path, "0")
     assert done.returncode == 2 and "0 repeats" in done.stderr

@@ -305,7 +305,7 @@ def test_curves_picture_shows_first_and_second_in_their_colours(tmp_path):
     ]
     path = tmp_path / "curves.png"
     plotting.plot_curves(path, results)
-    pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
+    pixels = np.asarray(Image.open(path).convert("RGB"))
     for place in (0, 1):
         assert count_colour(pixels, pictures.task_colour(place)) > 500
 
@@ -404,7 +404,7 @@ def test_the_command_draws_every_picture_of_every_setting(tmp_path):
     for name in names:
         for control in ("pathnet", "scratch"):
             picture = f"{name}_control={control}.png"
-            assert f"Picture: {picture}\n" in done.stdout
+            assert f"Picture: {picture} of control={control}\n" in done.stdout
             with Image.open(tmp_path / picture) as image:
                 assert image.format == "PNG"
     assert len(list(tmp_path.iterdir())) == 1 + 2 * len(names)
@@ -430,7 +430,8 @@ def test_a_picture_that_cannot_be_drawn_is_one_line(tmp_path, option, reason):
         ("", "a/b/c.png"),
         ("control=scratch", "a/b/c_control=scratch.png"),
         ("B=2, games=['pong', '../x']", "a/b/c_B=2,_games=_pong_,_.._x_.png"),
+        ("flag=value, " * 20, "a/b/c_7.png"),
     ],
 )
-def test_the_picture_of_a_setting_stays_in_its_folder(setting, name):
-    assert plotting.setting_filename("a/b/c.png", setting) == Path(name)
+def test_the_picture_of_a_setting_has_a_name_in_the_same_folder(setting, name):
+    assert plotting.setting_filename("a/b/c.png", setting, 7) == Path(name)
