@@ -856,7 +856,7 @@ def _layer(x, kernel, bias, relu_gain, skip_gain):
 def show(folder, picture=None):
     """Prints what a folder of --save_dir holds and draws it; raises what reading does."""
     import checkpoint
-    import plotting
+    import pictures
 
     network = checkpoint.read_network(folder)
     flags, used = network.flags, np.zeros_like(network.fixed_path)
@@ -873,7 +873,7 @@ def show(folder, picture=None):
     free = ", ".join(str(int(count)) for count in flags["M"] - used.sum(1))
     print(f"{int(used.sum())} of {used.size} modules used; free in each layer: {free}")
     picture = picture or os.path.join(folder, "paths.png")
-    plotting.draw_paths(
+    pictures.draw_paths(
         picture,
         geopaths,
         [task["title"] for task in network.tasks],

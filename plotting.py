@@ -1,527 +1,224 @@
-"""Pictures of PathNet runs: best paths, an evolving population, generations needed.
+"""Figures of results: tables and pictures made of any number of results files.
 
-    python plotting.py logs/*/results.jsonl --generations=figures/generations.png
-    python plotting.py logs/*/results.jsonl --curves=figures/curves.png
-    python plotting.py logs/*/results.jsonl --overlaps=figures/overlaps.png
-    python plotting.py logs/*/results.jsonl --retention=figures/retention.png
+    python plotting.py logs/*/results.jsonl --generations=generations.png
 
-prints a table of all results and draws the generations that their tasks took, how
-fitness grew over them, how many modules the best paths share, or how well each task
-is remembered after the later ones.
+prints a table of all results and draws what the flags name, each into its own file:
 
-Pictures are drawn on matplotlib's Agg canvas directly and never through pyplot, so
-importing this module neither picks a backend nor changes any global state. Files are
-written atomically: a reader sees the old picture or the new one, never a part of one.
+    --generations   the generations that each task took, learned first and second
+    --curves        how training accuracy grew over them
+    --accuracies    training and held-out accuracy when the task was done
+    --usage         how often each module is on the best path
+    --overlaps      how many modules the best paths share
+    --retention     how well each task is remembered after the later ones
+    --scores        scores of Atari games over agent steps
 """
 
-import io
 import math
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from absl import flags
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection, PathCollection
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Rectangle, Wedge
-from matplotlib.text import Text
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
 import commandline
 import results as recorded
+from pictures import BACKGROUND, INK, MUTED, quiet, save_png, shade, task_colour
 
-# Okabe and Ito's colour-blind-safe colours; a task's colour is its place in the
-# learning order, starting over after the last one.
-TASK_COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#7A5195",
-)
-# Solid white, so that a picture reads the same on a light and on a dark page.
-BACKGROUND = "#FFFFFF"
-PALE = "#E9EDF2"
-PALE_EDGE = "#CBD3DD"
-INK = "#27313F"
-MUTED = "#6E7B8B"
+# The GA worker of atari_pathnet.py finds these here.
+from pictures import draw_paths as draw_paths
+from pictures import population_image as population_image
 
-# What is drawn on a module to tell its kind; the common kind stays bare.
-KIND_MARKERS = {"skip": "_", "residual": "+"}
-
-PNG_DPI = 150
-GIF_DPI = 100
-GIF_SIZE = (720, 400)  # pixels
-GIF_FRAMES = 30
-GIF_FRAME_MS = 160
-GIF_HOLD_MS = 1800
-# Besides the exact ones. Far fewer than 256: colours that differ by less than can
-# be seen would only swell the file.
-GIF_COLOURS = 64
 CURVE_WINDOW = 10  # generations that a point of a learning curve is the mean of
-# Share of the population below which a connection is not drawn, for each module in a
-# layer: the wider the grid the more of them there are, to blur it and swell the file.
-CROWD_SHARE = 0.01
-
-CELL = 8  # pixels a module takes in population_image, its 1-pixel gap included
-LAYER_GAP = 6  # pixels between two layers in population_image
+USAGE_NUMBERED = 24  # modules in a layer up to which each one's share is written on it
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The population of one task at one generation.
-
-    Attributes:
-        task: the task's name.
-        generation: generations this task has been learned for.
-        fitness: the winner's fitness.
-        geopaths: [candi, L, M] 0/1 array, every candidate's path.
-        best: [L, M] 0/1 array, the winner's path.
-        fixed: [L, M] 0/1 array, modules frozen by earlier tasks (zeros for the first).
-    """
-
-    task: str
-    generation: int
-    fitness: float
-    geopaths: np.ndarray
-    best: np.ndarray
-    fixed: np.ndarray
-
-
-def task_colour(index: int) -> str:
-    """Colour, as "#RRGGBB", of the task at `index` in the learning order."""
-    return TASK_COLOURS[index % len(TASK_COLOURS)]
-
-
-def count_overlap(geopaths: Sequence[np.ndarray]) -> int:
-    """Number of modules that at least two of the [L, M] paths use."""
-    return int((np.asarray(geopaths, bool).sum(axis=0) >= 2).sum())
-
-
-def edge_shares(geopaths: np.ndarray) -> np.ndarray:
-    """Share of the paths that use each connection of the grid.
-
-    A path uses the connections from the input to its modules in the first layer, from
-    its every module to its every module in the next layer, and from its modules in
-    the last layer to the output.
+def by_task(results: Sequence[dict]) -> dict[str, dict[str, list[dict]]]:
+    """Gathers, for each task name, what was recorded of it in all repeats.
 
     Args:
-        geopaths: [candi, L, M] 0/1 array.
+        results: repeats as in results.jsonl, each with "tasks" in learning order.
 
     Returns:
-        [M + (L - 1) * M * M + M] float array in [0, 1], in the order of `edge_curves`.
-    """
-    paths = np.asarray(geopaths, float)
-    between = np.einsum("clm,cln->lmn", paths[:, :-1], paths[:, 1:]) / len(paths)
-    use = paths.mean(axis=0)
-    return np.concatenate([use[0], between.ravel(), use[-1]])
-
-
-def edge_curves(
-    centres: np.ndarray, source: Sequence[float], sink: Sequence[float]
-) -> np.ndarray:
-    """Smooth curves for all connections of a grid, horizontal at both ends.
-
-    Args:
-        centres: [L, M, 2] float array, x and y of the modules.
-        source: x and y of the input.
-        sink: x and y of the output.
-
-    Returns:
-        [edges, points, 2] float array: input to first layer, then every layer to its
-        next in row-major (from, to) order, then last layer to output.
-    """
-    modules = centres.shape[1]
-    starts = [np.broadcast_to(source, (modules, 2))]
-    ends = [centres[0]]
-    for left, right in pairwise(centres):
-        starts.append(np.repeat(left, modules, axis=0))
-        ends.append(np.tile(right, (modules, 1)))
-    starts.append(centres[-1])
-    ends.append(np.broadcast_to(sink, (modules, 2)))
-    start, end = np.concatenate(starts)[:, None], np.concatenate(ends)[:, None]
-    t = np.linspace(0, 1, 20)
-    progress = np.stack([t, t * t * (3 - 2 * t)], axis=1)
-    return start + (end - start) * progress
-
-
-def module_centres(
-    layers: int, modules: int, x: tuple[float, float], y: tuple[float, float]
-) -> np.ndarray:
-    """Places a grid of modules, layers from left to right, first module on top.
-
-    Args:
-        layers: number of columns.
-        modules: number of modules in each.
-        x: where the first and the last layer go; a single one goes between them.
-        y: where the lowest and the topmost module go; likewise.
-
-    Returns:
-        [layers, modules, 2] float array of x and y.
-    """
-    xs = np.linspace(*x, layers) if layers > 1 else np.array([sum(x) / 2])
-    ys = np.linspace(*y[::-1], modules) if modules > 1 else np.array([sum(y) / 2])
-    return np.stack(np.meshgrid(xs, ys, indexing="ij"), axis=-1)
-
-
-def task_indices(frames: Sequence[Snapshot]) -> list[int]:
-    """The place in the learning order of each frame's task, for one frame or more.
-
-    A new task starts where the name changes or the generation falls, so a task that is
-    learned twice in a row counts as two.
-    """
-    indices = [0]
-    for before, frame in pairwise(frames):
-        new = frame.task != before.task or frame.generation < before.generation
-        indices.append(indices[-1] + new)
-    return indices
-
-
-def choose_frames(tasks: Sequence[int], limit: int = GIF_FRAMES) -> list[int]:
-    """Chooses which frames to draw, evenly spaced within each task.
-
-    Tasks get equal shares of `limit`; what a short task leaves goes to longer ones. A
-    task's last frame is always chosen, its first one too if the task gets two or more.
-
-    Args:
-        tasks: each frame's task, as from `task_indices`; ascending.
-        limit: most frames to choose; raised to the number of tasks where it is less.
-
-    Returns:
-        Ascending positions in `tasks`, without repeats.
-    """
-    names, starts, counts = np.unique(tasks, return_index=True, return_counts=True)
-    left = max(limit, len(names))
-    chosen: list[int] = []
-    for served, task in enumerate(np.argsort(counts, kind="stable")):
-        quota = min(int(counts[task]), left // (len(names) - served))
-        left -= quota
-        # Counted back from the last frame, which therefore is there even alone.
-        back = np.linspace(0, counts[task] - 1, quota).round().astype(int)
-        chosen.extend((starts[task] + counts[task] - 1 - back).tolist())
-    return sorted(chosen)
-
-
-def population_image(geopaths: np.ndarray) -> np.ndarray:
-    """The population as an image: a row a candidate, a block of columns a layer.
-
-    Each module is a square of `CELL` - 1 pixels in the first task's colour if the
-    candidate's path uses it, else pale; white pixels part modules, and wider white
-    gaps part layers.
-
-    Args:
-        geopaths: [candi, L, M] 0/1 array.
-
-    Returns:
-        [candi * CELL - 1, L * (M * CELL - 1) + (L - 1) * LAYER_GAP, 3] uint8 array.
-    """
-    used = np.asarray(geopaths, bool)
-    candidates, layers, modules = used.shape
-    colours = np.array([_rgb8(PALE), _rgb8(TASK_COLOURS[0])], np.uint8)
-    cells = np.full((candidates, CELL, layers, modules, CELL, 3), 255, np.uint8)
-    cells[:, :-1, :, :, :-1] = colours[used.astype(int)][:, None, :, :, None]
-    rows = cells.reshape(candidates * CELL, layers, modules * CELL, 3)
-    # A block ends with its last cell's 1-pixel gap, which counts towards the layer gap.
-    block = modules * CELL - 1 + LAYER_GAP
-    image = np.full((candidates * CELL, layers, block, 3), 255, np.uint8)
-    image[:, :, : modules * CELL] = rows
-    return image.reshape(candidates * CELL, layers * block, 3)[:-1, :-LAYER_GAP]
-
-
-def draw_paths(
-    filename: str | os.PathLike,
-    geopaths: Sequence[np.ndarray],
-    task_names: Sequence[str],
-    kinds: np.ndarray | Sequence[Sequence[str]] | None = None,
-) -> None:
-    """Draws the best path of each task over the whole grid, as a PNG file.
-
-    A module that several tasks share is filled with all their colours, and the legend
-    counts the modules of each path and their overlap.
-
-    Args:
-        filename: the picture; an existing file is replaced.
-        geopaths: one [L, M] 0/1 array a task, in learning order.
-        task_names: one name a task.
-        kinds: [L, M] strings or None; "skip" modules are marked with a dash and
-            "residual" ones with a plus, any other kind is left bare.
+        By name, in order of first appearance: {"first": the tasks that were learned
+        first, "second": those that were learned after another}, either may be empty.
+        "second" is "later" if a repeat has more than two tasks.
 
     Raises:
-        ValueError: there is no path, or the arguments' shapes do not match.
-        OSError: the file cannot be written; an existing one then stays as it was.
+        ValueError: the results hold no task.
     """
-    if len(geopaths) == 0 or len(geopaths) != len(task_names):
-        raise ValueError(f"{len(geopaths)} paths for {len(task_names)} task names")
-    paths = np.asarray(geopaths, bool)
-    if paths.ndim != 3:
-        raise ValueError(f"paths must be [L, M] arrays, not {paths.shape[1:]}")
-    tasks, layers, modules = paths.shape
-    if kinds is not None and np.shape(kinds) != (layers, modules):
-        raise ValueError(f"kinds are {np.shape(kinds)}, modules {(layers, modules)}")
-
-    # One data unit is one inch, so circles come out round whatever the grid's shape.
-    pitch = min(0.44, max(6.6 / modules, 0.2))
-    rows = max((modules - 1) * pitch, (tasks - 1) * 0.5)
-    first_x, last_x = 1.75, 1.75 + 1.95 * (layers - 1)
-    head_x = last_x + 1.35
-    width = max(6, head_x + 0.35 + 0.105 * max(len(name) for name in task_names))
-    handles = _path_legend(paths, task_names, kinds)
-    legend_width = sum(0.5 + 0.075 * len(handle.get_label()) for handle in handles)
-    legend_rows = math.ceil(legend_width / (width - 0.3))
-    bottom = 0.45 + 0.3 * legend_rows
-    height = bottom + rows + 0.95
-    figure, axes = _blank_figure(width, height, PNG_DPI)
-
-    middle = bottom + rows / 2
-    half = (modules - 1) * pitch / 2
-    centres = module_centres(
-        layers, modules, (first_x, last_x), (middle - half, middle + half)
-    )
-    radius = 0.37 * pitch
-    source = np.array([0.55, middle])
-    spread = min(rows, (tasks - 1) * max(0.5, rows / 4)) / 2
-    heads = module_centres(
-        1, tasks, (head_x, head_x), (middle - spread, middle + spread)
-    )[0]
-    # Paths that share a connection run side by side instead of hiding one another.
-    lanes = (np.arange(tasks) - (tasks - 1) / 2) * -min(0.055, radius / tasks)
-    for task, (path, head, lane) in enumerate(zip(paths, heads, lanes)):
-        shift = np.array([0, lane])
-        curves = edge_curves(centres + shift, source + shift, head)
-        axes.add_collection(
-            LineCollection(
-                curves[edge_shares(path[None]) > 0],
-                colors=task_colour(task),
-                linewidths=1.3,
-                alpha=0.75,
-                zorder=1,
-            )
-        )
-        _label_box(axes, head, task_names[task], task_colour(task), ha="left")
-    _label_box(axes, source, "input", INK, rotation=90)
-
-    for layer, module in np.ndindex(layers, modules):
-        users = np.flatnonzero(paths[:, layer, module])
-        _draw_module(
-            axes,
-            centres[layer, module],
-            radius,
-            [task_colour(task) for task in users],
-            KIND_MARKERS.get(str(kinds[layer][module])) if kinds is not None else None,
-        )
-    top = middle + half + radius
-    for layer in range(layers):
-        axes.text(
-            centres[layer, 0, 0],
-            top + 0.1,
-            f"layer {layer + 1}",
-            ha="center",
-            va="bottom",
-            color=MUTED,
-            fontsize=9,
-        )
-    axes.text(
-        width / 2,
-        height - 0.22,
-        f"Best path of each task, {layers} × {modules} modules",
-        ha="center",
-        va="center",
-        color=INK,
-        fontsize=12,
-        fontweight="bold",
-    )
-    figure.legend(
-        handles=handles,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 0.12 / height),
-        ncols=math.ceil(len(handles) / legend_rows),
-        frameon=False,
-        fontsize=9.5,
-        labelcolor=INK,
-        handletextpad=0.3,
-        columnspacing=1.6,
-    )
-    _save_png(filename, figure)
-
-
-def animate_evolution(
-    filename: str | os.PathLike, frames: Sequence[Snapshot], limit: int = GIF_FRAMES
-) -> None:
-    """Animates how the population moves through the grid, as a GIF that loops forever.
-
-    On the grid, a module's colour is as strong as the share of the population that uses
-    it and lines show the candidates' connections likewise, but for the rarest; the
-    winner's path is drawn in full strength, and modules fixed by an earlier task wear a
-    ring in that task's colour. Beside it, fitness grows over the generations of every task so far, on
-    shared axes, each generation's winner faintly and the best so far strongly.
-
-    Args:
-        filename: the picture, 720 x 400 pixels; an existing file is replaced.
-        frames: the run in order, every task's generations after those of the task
-            before. All of them enter the fitness curves.
-        limit: most pictures to draw, see `choose_frames`.
-
-    Raises:
-        ValueError: there are no frames, or their grids differ in shape.
-        OSError: the file cannot be written; an existing one then stays as it was.
-    """
-    if len(frames) == 0:
-        raise ValueError("no frames to animate")
-    grids = {
-        np.shape(paths)
-        for frame in frames
-        for paths in (frame.best, frame.fixed, *frame.geopaths)
-    }
-    if len(grids) != 1 or len(grids.pop()) != 2:
-        raise ValueError("every frame must have one and the same [L, M] grid")
-    tasks = task_indices(frames)
-    chosen = choose_frames(tasks, limit)
-    last_of_task = {task: position for position, task in enumerate(tasks)}
-    stage = _Stage(frames, tasks)
-
-    # One palette for all: the last frames hold every task's colours.
-    samples = [stage.draw(position) for position in last_of_task.values()]
-    palette = _palette_image(np.concatenate(samples), len(samples))
-    pictures = (
-        Image.fromarray(stage.draw(position)).quantize(
-            palette=palette, dither=Image.Dither.NONE
-        )
-        for position in chosen
-    )
-    holds = set(last_of_task.values())
-    buffer = io.BytesIO()
-    next(pictures).save(
-        buffer,
-        "GIF",
-        save_all=True,
-        append_images=pictures,
-        duration=[GIF_HOLD_MS if p in holds else GIF_FRAME_MS for p in chosen],
-        loop=0,
-    )
-    _write_atomically(filename, buffer.getvalue())
-
-
-def _palette_image(picture: np.ndarray, tasks: int) -> Image.Image:
-    """An image whose palette fits the picture and keeps the colours that say something.
-
-    Those are the constant ones and shades of the tasks' colours, which stand for shares.
-    """
-    # White is most of a picture, and would get a share of the palette to match.
-    coloured = picture[(picture != 255).any(axis=-1)]
-    image = Image.fromarray(coloured[None]).quantize(GIF_COLOURS)
-    fitted = np.array(image.getpalette()).reshape(-1, 3)
-    constants = (BACKGROUND, PALE, INK, MUTED, *TASK_COLOURS)
-    exact = [np.array([_rgb8(colour) for colour in constants])]
-    for colour in TASK_COLOURS[:tasks]:
-        shades = _shade(np.arange(1, 8) / 8, colour)
-        exact.append((shades * 255).round().astype(int))
-    exact = np.concatenate(exact)
-    # Pillow matches colours coarsely, so one next to an exact one might take its pixels.
-    apart = np.abs(fitted[:, None] - exact).max(axis=-1).min(axis=-1) >= 8
-    image.putpalette(np.concatenate([exact, fitted[apart]]).ravel().tolist())
-    return image
-
-
-def generations_by_task(
-    results: Sequence[dict],
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Gathers, for each task name, how many generations its learning took.
-
-    Args:
-        results: repeats, each with "tasks": a list of {"name": str, "generations": int}
-            in learning order; other keys are ignored.
-
-    Returns:
-        By name, in order of first appearance: float arrays of the generations when the
-        task was learned first, and when it was learned after another one.
-    """
-    gathered: dict[str, tuple[list, list]] = {}
+    longest = max((len(result["tasks"]) for result in results), default=0)
+    if longest == 0:
+        raise ValueError("they hold no task")
+    places = ("first", "second" if longest <= 2 else "later")
+    gathered: dict[str, dict[str, list[dict]]] = {}
     for result in results:
         for place, task in enumerate(result["tasks"]):
-            lists = gathered.setdefault(task["name"], ([], []))
-            lists[min(place, 1)].append(task["generations"])
-    return {
-        name: (np.array(first, float), np.array(second, float))
-        for name, (first, second) in gathered.items()
-    }
+            groups = gathered.setdefault(task["name"], {when: [] for when in places})
+            groups[places[min(place, 1)]].append(task)
+    return gathered
 
 
 def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """Compares generations needed by tasks learned first and second, as a PNG file.
 
-    One panel a task name: overlaid histograms with their means as dashed lines; the
-    title has n, mean ± standard error, and the speedup (mean when learned first over
-    mean when learned second).
+    One panel a task name: overlaid histograms with their means as dashed lines; above
+    them n, mean ± standard error, and the speedup (mean when learned first over mean
+    when learned second) with its bootstrap interval.
 
     Args:
         filename: the picture; an existing file is replaced.
-        results: repeats as for `generations_by_task`; "second" is any place but first.
+        results: repeats as for `by_task`.
 
     Raises:
         ValueError: the results hold no task.
         OSError: the file cannot be written; an existing one then stays as it was.
     """
-    panels = generations_by_task(results)
-    if not panels:
-        raise ValueError("no results to plot")
+    panels = by_task(results)
     figure, grid = _panels(len(panels))
     for axes, (name, groups) in zip(grid, panels.items()):
-        _draw_histograms(axes, name, groups)
-    _save_png(filename, figure)
+        _draw_histograms(
+            axes,
+            name,
+            {
+                when: np.array([task["generations"] for task in tasks], float)
+                for when, tasks in groups.items()
+            },
+        )
+    save_png(filename, figure)
 
 
 def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """Compares how tasks learn first and second, as a PNG file.
 
     One panel a task name: the winner's fitness against generations, mean over repeats
-    with a band of one standard error, smoothed over `CURVE_WINDOW` generations. A
-    repeat that ended earlier counts with its last fitness.
+    with its confidence band, see `mean_curve`.
 
     Args:
         filename: the picture; an existing file is replaced.
-        results: repeats as in results.jsonl; "second" is any place but first.
+        results: repeats as for `by_task`.
 
     Raises:
         ValueError: the results hold no task.
         OSError: the file cannot be written; an existing one then stays as it was.
     """
-    curves: dict[str, tuple[list, list]] = {}
-    for result in results:
-        for place, task in enumerate(result["tasks"]):
-            curves.setdefault(task["name"], ([], []))[min(place, 1)].append(
-                task["curve"]
-            )
-    if not curves:
-        raise ValueError("no results to plot")
-    figure, panels = _panels(len(curves))
-    for axes, (name, groups) in zip(panels, curves.items()):
-        for place, (when, group) in enumerate(zip(("first", "second"), groups)):
-            if group:
-                label = f"learned {when}, n = {len(group)}"
-                _draw_curve(axes, *mean_curve(group), task_colour(place), label)
-        axes.set_title(name, loc="left", color=INK, weight="bold", fontsize=12)
-        axes.set_xlabel("generation", color=INK)
-        axes.set_ylabel("winner's training accuracy", color=INK)
-        axes.legend(frameon=False, labelcolor="linecolor", loc="best")
-        _quiet(axes)
-    _save_png(filename, figure)
+    panels = by_task(results)
+    figure, grid = _panels(len(panels))
+    for axes, (name, groups) in zip(grid, panels.items()):
+        for place, tasks in enumerate(groups.values()):
+            if tasks:
+                generations, mean, margin = mean_curve([t["curve"] for t in tasks])
+                # Fitness is a share, so nothing outside [0, 1] is worth its room.
+                low, high = np.clip([mean - margin, mean + margin], 0, 1)
+                colour = task_colour(place)
+                axes.fill_between(
+                    generations, low, high, color=colour, alpha=0.25, linewidth=0
+                )
+                axes.plot(generations, mean, color=colour, linewidth=1.8)
+        key = _place_key(groups)
+        if max(map(len, groups.values())) > 1:
+            key.append(("band: 95 % confidence interval of the mean", MUTED))
+        _label(
+            axes,
+            f"{name}: learning curve",
+            "generation",
+            "winner's training accuracy",
+            key,
+        )
+    save_png(filename, figure)
+
+
+def plot_accuracies(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """Compares accuracies of tasks learned first and second, as a PNG file.
+
+    One panel a task name: bars for the training accuracy of the last winner and for the
+    held-out accuracy of its path, mean ± standard error over repeats.
+
+    Args:
+        filename: the picture; an existing file is replaced.
+        results: repeats as for `by_task`.
+
+    Raises:
+        ValueError: the results hold no task.
+        OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    panels = by_task(results)
+    figure, grid = _panels(len(panels))
+    for axes, (name, groups) in zip(grid, panels.items()):
+        shown = [(p, tasks) for p, tasks in enumerate(groups.values()) if tasks]
+        for rank, (place, tasks) in enumerate(shown):
+            for spot, measure in enumerate(("fitness", "accuracy_test")):
+                x = spot + 0.42 * (rank - (len(shown) - 1) / 2)
+                values = [100 * task[measure] for task in tasks]
+                _draw_bar(axes, x, values, task_colour(place))
+        key = _place_key(groups)
+        if max(map(len, groups.values())) > 1:
+            key.append(("mean ± standard error", MUTED))
+        _label(axes, f"{name}: final accuracy", "", "accuracy, %", key)
+        axes.set(xlim=(-0.5, 1.5), ylim=(0, 112), yticks=range(0, 101, 20))
+        axes.set_xticks((0, 1), ("training images", "held-out images"))
+        axes.tick_params(axis="x", labelsize=10, labelcolor=INK, length=0)
+    save_png(filename, figure)
+
+
+def module_usage(paths: np.ndarray, modules: int) -> np.ndarray:
+    """Share of the paths that use each module.
+
+    Args:
+        paths: [n, L, N] module numbers, for one path or more.
+        modules: M.
+
+    Returns:
+        [L, M] float array in [0, 1].
+    """
+    return (np.asarray(paths)[..., None] == np.arange(modules)).any(axis=2).mean(axis=0)
+
+
+def plot_usage(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """How often each module is on the best path, as a PNG file.
+
+    One panel a task name and place in the learning order: a row a layer, a column a
+    module, the darker the more repeats use it. All panels have the same scale.
+
+    Args:
+        filename: the picture; an existing file is replaced.
+        results: repeats as for `by_task`, of one grid size.
+
+    Raises:
+        ValueError: the results hold no task.
+        OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    panels = [
+        (f"{name}, learned {when}", place, [task["path"] for task in tasks])
+        for name, groups in by_task(results).items()
+        for place, (when, tasks) in enumerate(groups.items())
+        if tasks
+    ]
+    layers, modules, active = (results[0]["flags"][size] for size in "LMN")
+    shares = [module_usage(paths, modules) for _, _, paths in panels]
+    most = max(share.max() for share in shares)
+    figure, grid = _panels(len(panels), min(len(panels), 2), 1.4 + 0.36 * layers)
+    for axes, share, (title, place, paths) in zip(grid, shares, panels):
+        colour = task_colour(place)
+        _draw_usage(axes, share, most, colour)
+        chance = f"{100 * active / modules:.3g} %"
+        line = f"% of best paths that use it, n = {len(paths)} (random: {chance})"
+        key = [(line, colour)]
+        if modules > USAGE_NUMBERED:
+            key.append((f"full colour: {100 * most:.0f} %", MUTED))
+        _label(axes, f"{title}: use of modules", "module", "layer", key)
+    save_png(filename, figure)
 
 
 def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """Compares how games are learned first and second, as a PNG file.
 
-    One panel a game: the mean return of the last 30 episodes against
+    One panel a game: the mean return of the last `SCORE_EPISODES` episodes against
     agent steps, a line a repeat and task; equal games lie over each other.
 
     Args:
@@ -532,28 +229,30 @@ def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
         ValueError: the results hold no game.
         OSError: the file cannot be written; an existing one then stays as it was.
     """
-    games = dict.fromkeys(
-        task["name"] for result in results for task in result["tasks"]
-    )
+    games: dict[str, dict[int, list[dict]]] = {}
+    for result in results:
+        for place, task in enumerate(result["tasks"]):
+            games.setdefault(task["name"], {}).setdefault(place, []).append(task)
     if not games:
-        raise ValueError("no results to plot")
+        raise ValueError("they hold no game")
     figure, panels = _panels(len(games))
-    for axes, game in zip(panels, games):
-        labelled = set()
-        for result in results:
-            for place, task in enumerate(result["tasks"]):
-                if task["name"] == game:
-                    steps, scores = recorded.running_score(task["curve"])
-                    label = None if place in labelled else f"task {place + 1}"
-                    labelled.add(place)
-                    colour = task_colour(place)
-                    axes.plot(steps / 1e6, scores, color=colour, lw=1.6, label=label)
-        axes.set_title(game, loc="left", color=INK, weight="bold", fontsize=12)
-        axes.set_xlabel("million agent steps of the task", color=INK)
-        axes.set_ylabel("score: mean return of 30 episodes", color=INK)
-        axes.legend(frameon=False, labelcolor="linecolor", loc="best")
-        _quiet(axes)
-    _save_png(filename, figure)
+    for axes, (game, places) in zip(panels, games.items()):
+        key = []
+        for place, tasks in sorted(places.items()):
+            colour = task_colour(place)
+            key.append((f"learned as task {place + 1}, n = {len(tasks)}", colour))
+            for task in tasks:
+                steps, scores = recorded.running_score(task["curve"])
+                axes.plot(steps / 1e6, scores, color=colour, linewidth=1.6)
+        score = f"score: mean return of {recorded.SCORE_EPISODES} episodes"
+        _label(
+            axes,
+            f"{game}: learning curve",
+            "million agent steps of the task",
+            score,
+            key,
+        )
+    save_png(filename, figure)
 
 
 def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
@@ -576,7 +275,7 @@ def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
             name = ", then ".join(task["name"] for task in result["tasks"])
             orders.setdefault(name, []).append(result)
     if not orders:
-        raise ValueError("no results to plot")
+        raise ValueError("they hold no repeat of two tasks")
     figure, panels = _panels(len(orders))
     for axes, (name, group) in zip(panels, orders.items()):
         overlaps = np.array([result["overlap"] for result in group])
@@ -589,27 +288,14 @@ def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
         axes.axvline(mean, color=task_colour(0), linestyle="--", linewidth=1.8)
         chance = sizes["L"] * sizes["N"] ** 2 / sizes["M"]
         axes.axvline(chance, color=MUTED, linestyle=":", linewidth=1.8)
-        lines = (
+        key = (
             (f"mean {mean:.2f}{spread}, n = {len(group)}", task_colour(0)),
             (f"two random paths: {chance:.2f}", MUTED),
         )
-        for place, (text, colour) in enumerate(lines):
-            axes.annotate(
-                text,
-                xy=(0, 1),
-                xycoords="axes fraction",
-                xytext=(0, 24 - 15 * place),
-                textcoords="offset points",
-                color=colour,
-                fontsize=9.5,
-            )
-        axes.set_title(name, loc="left", color=INK, weight="bold", fontsize=12, pad=42)
-        axes.set_xlabel(f"modules shared, of {most}", color=INK)
-        axes.set_ylabel("repeats", color=INK)
+        _label(axes, f"{name}: overlap", f"modules shared, of {most}", "repeats", key)
         axes.set_xticks(range(most + 1))
         axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        _quiet(axes)
-    _save_png(filename, figure)
+    save_png(filename, figure)
 
 
 def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None:
@@ -647,7 +333,7 @@ def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None
     for row, column in zip(*np.nonzero(known)):
         # From half of the colour on, so that white text can be read on all of them.
         share = 0.55 + 0.45 * (means[row, column] - low) / max(high - low, 1e-9)
-        colour = _shade(np.array([share]), task_colour(0))[0]
+        colour = shade(np.array([share]), task_colour(0))[0]
         axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, color=colour))
         text = f"{means[row, column]:.2f}"
         axes.text(column, row, text, ha="center", va="center", color=BACKGROUND)
@@ -666,20 +352,23 @@ def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None
     figure.suptitle(
         f"Held-out accuracy on each task, %{repeats}", color=INK, weight="bold"
     )
-    _save_png(filename, figure)
+    save_png(filename, figure)
 
 
 def mean_curve(
     curves: Sequence[dict],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and standard error of fitness curves, smoothed.
+    """Mean of fitness curves, smoothed over `CURVE_WINDOW` generations, and its margin.
+
+    A curve that ends earlier than others counts with its last fitness from there on.
 
     Args:
         curves: {"generation": [...], "fitness": [...]} each, generations ascending.
 
     Returns:
-        (generations, mean, error), float arrays of one length; the error is 0 for a
-        single curve.
+        (generations, mean, margin), float arrays of one length. At each generation
+        mean ± margin is the 95 % confidence interval of the mean by Student's t; the
+        margin is 0 for a single curve, of which nothing is known.
     """
     generations = np.unique(np.concatenate([curve["generation"] for curve in curves]))
     smooth = []
@@ -690,46 +379,139 @@ def mean_curve(
         weight = np.convolve(np.ones(len(fitness)), window, "same")
         smooth.append(np.convolve(fitness, window, "same") / weight)
     n = len(curves)
-    error = np.std(smooth, axis=0, ddof=1) / np.sqrt(n) if n > 1 else 0 * smooth[0]
-    return generations.astype(float), np.mean(smooth, axis=0), error
+    margin = 0 * smooth[0]
+    if n > 1:
+        from scipy.special import stdtrit  # only here, as most runs draw no curves
+
+        error = np.std(smooth, axis=0, ddof=1) / np.sqrt(n)
+        margin = stdtrit(n - 1, 0.975) * error
+    return generations.astype(float), np.mean(smooth, axis=0), margin
 
 
-def _draw_curve(
-    axes: Axes,
-    generations: np.ndarray,
-    mean: np.ndarray,
-    error: np.ndarray,
-    colour: str,
-    label: str,
-) -> None:
-    """One mean curve with its band."""
-    axes.fill_between(
-        generations, mean - error, mean + error, color=colour, alpha=0.25, linewidth=0
-    )
-    axes.plot(generations, mean, color=colour, linewidth=1.8, label=label)
+def _panels(
+    count: int, columns: int | None = None, height: float = 3.7
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels, about as many rows as columns unless told.
 
-
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels, about as many rows as columns."""
-    columns = math.ceil(math.sqrt(count))
+    `height` is that of a panel, in inches.
+    """
+    columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     figure = Figure(
-        figsize=(max(4.6 * columns, 5), 3.7 * rows),
+        figsize=(max(4.6 * columns, 5), height * rows),
         facecolor=BACKGROUND,
         layout="constrained",
     )
+    figure.get_layout_engine().set(h_pad=0.1)  # inches, around each panel
     panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for axes in panels[count:]:
         axes.set_axis_off()
     return figure, panels[:count]
 
 
-def _draw_histograms(
-    axes: Axes, name: str, groups: tuple[np.ndarray, np.ndarray]
+def _label(
+    axes: Axes,
+    title: str,
+    across: str,
+    up: str,
+    key: Sequence[tuple[str, str]],
 ) -> None:
-    """Fills one panel of `plot_generations`."""
-    edges = np.histogram_bin_edges(np.concatenate(groups), bins="rice")
-    for place, (when, values) in enumerate(zip(("first", "second"), groups)):
+    """Says what a panel shows: its title, both axes, and what its colours stand for.
+
+    The key's lines, (text, colour) each, go between title and plot, where they hide
+    nothing.
+    """
+    for place, (text, colour) in enumerate(reversed(key)):
+        axes.annotate(
+            text,
+            xy=(0, 1),
+            xycoords="axes fraction",
+            xytext=(0, 9 + 15 * place),
+            textcoords="offset points",
+            color=colour,
+            fontsize=9.5,
+        )
+    axes.set_title(
+        title,
+        loc="left",
+        color=INK,
+        weight="bold",
+        fontsize=12,
+        pad=12 + 15 * len(key),
+    )
+    axes.set_xlabel(across, color=INK)
+    axes.set_ylabel(up, color=INK)
+    quiet(axes)
+
+
+def _place_key(groups: dict[str, list]) -> list[tuple[str, str]]:
+    """Lines for `_label` that tell a task learned first from the same one learned later."""
+    return [
+        (f"learned {when}, n = {len(tasks)}", task_colour(place))
+        for place, (when, tasks) in enumerate(groups.items())
+        if tasks
+    ]
+
+
+def _draw_bar(axes: Axes, x: float, values: Sequence[float], colour: str) -> None:
+    """A bar for the mean of values in percent, with its standard error if there is one."""
+    mean, error = recorded.mean_and_error(values)
+    known = np.isfinite(error)
+    axes.bar(
+        x,
+        mean,
+        width=0.38,
+        color=colour,
+        alpha=0.6,
+        yerr=error if known else None,
+        error_kw={"ecolor": INK, "elinewidth": 1.2, "capsize": 3},
+    )
+    axes.text(
+        x,
+        mean + (error if known else 0) + 1.5,
+        f"{mean:.2f} ± {error:.2f}" if known else f"{mean:.2f}",
+        ha="center",
+        color=colour,
+        fontsize=8,
+    )
+
+
+def _draw_usage(axes: Axes, share: np.ndarray, most: float, colour: str) -> None:
+    """Fills one panel of `plot_usage`: [L, M] shares, from 0 to `most` in full colour."""
+    layers, modules = share.shape
+    numbered = modules <= USAGE_NUMBERED
+    axes.pcolormesh(
+        np.arange(modules + 1) - 0.5,
+        np.arange(layers + 1) + 0.5,
+        shade(share.ravel() / most, colour).reshape(layers, modules, 3),
+        edgecolors=BACKGROUND,
+        linewidth=1.5 if numbered else 0,
+    )
+    if numbered:
+        for layer, module in np.ndindex(layers, modules):
+            axes.text(
+                module,
+                layer + 1,
+                f"{100 * share[layer, module]:.0f}",
+                ha="center",
+                va="center",
+                color=BACKGROUND if share[layer, module] > 0.55 * most else INK,
+                fontsize=8.5 if modules <= 12 else 6.5,
+            )
+    # Modules count from 0, as in the recorded paths, and layers from 1, on top.
+    most_ticks = modules if numbered else 8
+    axes.xaxis.set_major_locator(MaxNLocator(most_ticks, integer=True))
+    axes.set_yticks(range(1, layers + 1))
+    axes.set_ylim(layers + 0.5, 0.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _draw_histograms(axes: Axes, name: str, groups: dict[str, np.ndarray]) -> None:
+    """Fills one panel of `plot_generations`; groups as in `by_task`."""
+    edges = np.histogram_bin_edges(np.concatenate([*groups.values()]), bins="rice")
+    key = []
+    for place, (when, values) in enumerate(groups.items()):
         if len(values) == 0:
             continue
         colour = task_colour(place)
@@ -739,324 +521,46 @@ def _draw_histograms(
         axes.hist(values, edges, histtype="step", color=colour, linewidth=1.5)
         axes.axvline(mean, color=colour, linestyle="--", linewidth=1.8)
         spread = f" ± {error:.1f}" if np.isfinite(error) else ""
-        # These lines are the panel's legend too.
-        axes.annotate(
-            f"learned {when}: {mean:.1f}{spread} generations, n = {len(values)}",
-            xy=(0, 1),
-            xycoords="axes fraction",
-            xytext=(0, 24 - 15 * place),
-            textcoords="offset points",
-            color=colour,
-            fontsize=9.5,
-        )
-    speedup = recorded.speedup(*groups)
-    heading = name if speedup is None else f"{name}: speedup {speedup:.2f}×"
-    axes.set_title(heading, loc="left", color=INK, weight="bold", fontsize=12, pad=42)
-    axes.set_xlabel("generations", color=INK)
-    axes.set_ylabel("repeats", color=INK)
+        line = f"learned {when}: {mean:.1f}{spread} generations, n = {len(values)}"
+        key.append((line, colour))
+    speedup = recorded.speedup_text(*groups.values(), paired=False)
+    if "[" in speedup:
+        key.append(("± standard error, [95 % confidence interval]", MUTED))
+    _label(
+        axes,
+        f"{name}: speedup {speedup}" if speedup else f"{name}: generations needed",
+        "generations",
+        "repeats",
+        key,
+    )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator("auto", integer=True))
-    _quiet(axes)
 
 
-class _Stage:
-    """The animation's figure: built once, then only what moves is drawn anew.
+# By the flag that names the file.
+PICTURES = {
+    "generations": (plot_generations, "Histograms of generations"),
+    "curves": (plot_curves, "Learning curves"),
+    "accuracies": (plot_accuracies, "Training and held-out accuracies"),
+    "usage": (plot_usage, "How often each module is on the best path"),
+    "overlaps": (plot_overlaps, "Histograms of the overlap"),
+    "retention": (plot_retention, "Retention matrix"),
+    "scores": (plot_scores, "Scores of Atari games"),
+}
 
-    What stands still is drawn once and kept as a background that each frame starts
-    from. Coordinates are pixels, from the bottom left.
+
+def setting_filename(filename: str, setting: str, number: int) -> Path:
+    """Where the picture of one setting goes, such as curves_control=scratch.png.
+
+    Args:
+        setting: its label, which ends the name; "" for the only one.
+        number: of the setting, which takes the place of a label too long for a name.
     """
-
-    def __init__(self, frames: Sequence[Snapshot], tasks: Sequence[int]) -> None:
-        self.frames = frames
-        self.tasks = tasks
-        self.starts = [tasks.index(task) for task in range(tasks[-1] + 1)]
-        fixed = np.array([frames[start].fixed for start in self.starts], bool)
-        fixed_edges = np.array([edge_shares(mask[None]) > 0 for mask in fixed])
-        # What is first fixed during a task was left by the task before.
-        self.ring_owners = fixed.argmax(axis=0).ravel() - 1
-        self.edge_owners = fixed_edges.argmax(axis=0) - 1
-        width, height = GIF_SIZE
-        self.figure, self.axes = _blank_figure(
-            width / GIF_DPI, height / GIF_DPI, GIF_DPI, scale=GIF_DPI
-        )
-        self.moving = [*self._build_grid(*np.shape(frames[0].best))]
-        self.moving += self._build_fitness()
-        self._build_key()
-        for artist in self.moving:
-            artist.set_animated(True)
-        self.canvas = FigureCanvasAgg(self.figure)
-        self.canvas.draw()
-        self.background = self.canvas.copy_from_bbox(self.figure.bbox)
-
-    def draw(self, position: int) -> np.ndarray:
-        """Draws one frame; returns it as a new [height, width, 3] uint8 array."""
-        self._move_grid(self.frames[position], self.tasks[position])
-        self._move_fitness(position)
-        self.canvas.restore_region(self.background)
-        for artist in self.moving:
-            self.figure.draw_artist(artist)
-        return np.array(self.canvas.buffer_rgba())[..., :3]
-
-    def _build_grid(self, layers: int, modules: int) -> list[Artist]:
-        centres = module_centres(layers, modules, (92, 346), (70, 314))
-        pitch = min(244 / max(modules - 1, 1), 254 / max(layers - 1, 1))
-        radius = min(0.35 * pitch, 10)
-        source, sink = (42, 192), (408, 192)
-        spots = centres.reshape(-1, 2)
-        self.curves = edge_curves(centres, source, sink)
-        self.fixed_lines, self.crowd_lines, self.best_lines = (
-            self.axes.add_collection(LineCollection([], linewidths=width))
-            for width in (1.2, 0.9, 1.6)
-        )
-        self.rings = self._discs(
-            spots, radius + min(0.15 * pitch, 3), facecolors="none", linewidths=1.8
-        )
-        self.discs = self._discs(spots, radius)
-        for layer, x in enumerate(centres[:, 0, 0]):
-            self._text(x, 338, f"layer {layer + 1}", ha="center")
-        _label_box(self.axes, (28, 192), "input", INK, rotation=90)
-        self.head = _label_box(self.axes, sink, "", INK, rotation=90)
-        self.title = self._text(16, 376, "", color=INK, fontsize=12, weight="bold")
-        lines = [self.fixed_lines, self.crowd_lines, self.best_lines]
-        return [*lines, self.rings, self.discs, self.head, self.title]
-
-    def _build_fitness(self) -> list[Artist]:
-        """Axes that hold the whole run from the start, so that they never move."""
-        generations = np.array([frame.generation for frame in self.frames])
-        fitness = np.array([frame.fitness for frame in self.frames], float)
-        left, bottom, width, height = 494, 70, 206, 244
-        across, up = GIF_SIZE
-        axes = self.figure.add_axes(
-            (left / across, bottom / up, width / across, height / up)
-        )
-        finite = fitness[np.isfinite(fitness)]
-        low, high = (finite.min(), finite.max()) if len(finite) else (0, 1)
-        margin = 0.06 * (high - low) or 0.5
-        # The lowest part is left to the labels, a line a task.
-        room = min(0.04 + 0.08 * len(self.starts), 0.5)
-        floor = low - margin - (high - low + 2 * margin) * room / (1 - room)
-        axes.set_xlim(0, max(1.04 * generations.max(), 1))
-        axes.set_ylim(floor, high + margin)
-        axes.set_xlabel("generation", color=INK, fontsize=9)
-        axes.set_title(
-            "winner's fitness (bold: best so far)", color=INK, fontsize=8.5, loc="left"
-        )
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        _quiet(axes)
-        self.series, self.tracks = [], []
-        for task, start in enumerate(self.starts):
-            mine = slice(start, start + self.tasks.count(task))
-            best = np.fmax.accumulate(fitness[mine])
-            self.series.append((generations[mine], fitness[mine], best))
-            colour = task_colour(task)
-            (faint,) = axes.plot([], [], color=colour, alpha=0.35, linewidth=0.8)
-            (strong,) = axes.plot([], [], color=colour, linewidth=1.8)
-            (dot,) = axes.plot([], [], "o", color=colour, markersize=5)
-            label = axes.text(
-                0.98,
-                0.04 + 0.08 * (len(self.starts) - 1 - task),
-                "",
-                transform=axes.transAxes,
-                ha="right",
-                color=colour,
-                fontsize=9,
-                weight="bold",
-            )
-            self.tracks.append((faint, strong, dot, label))
-        return [artist for track in self.tracks for artist in track]
-
-    def _build_key(self) -> None:
-        """Explains the grid's signs, in grey where the grid has a task's colour."""
-        y = 24
-        for x, share in ((20, 0.0), (34, 0.35), (48, 0.7), (62, 1.0)):
-            self._discs([(x, y)], 5, facecolors=_shade(np.array([share]), MUTED))
-        self._text(74, y, "share of population")
-        self.axes.plot([200, 222], [y, y], color=MUTED, linewidth=1.6)
-        self._discs([(211, y)], 5, facecolors=MUTED, edgecolors=INK, linewidths=1.5)
-        self._text(230, y, "winner's path")
-        self._discs([(330, y)], 6, facecolors="none", edgecolors=MUTED, linewidths=1.8)
-        self._text(342, y, "fixed path")
-
-    def _move_grid(self, frame: Snapshot, task: int) -> None:
-        colour = task_colour(task)
-        fixed = np.asarray(frame.fixed, bool)
-        best = np.asarray(frame.best, bool)
-        least = min(CROWD_SHARE * best.shape[1], 1)
-        for lines, paths, owners, strength in (
-            (self.fixed_lines, fixed[None], self.edge_owners, 0.5),
-            (self.crowd_lines, frame.geopaths, task, 0.6),
-            (self.best_lines, best[None], task, 0.9),
-        ):
-            shares = edge_shares(paths)
-            drawn = shares >= least
-            lines.set_segments(self.curves[drawn])
-            lines.set_color(_task_rgba(owners, strength * shares)[drawn])
-        self.rings.set_edgecolors(_task_rgba(self.ring_owners, fixed.ravel()))
-        shares = np.mean(np.asarray(frame.geopaths, float), axis=0).ravel()
-        self.discs.set_facecolors(_shade(shares, colour))
-        wins = best.ravel()
-        self.discs.set_edgecolors(np.where(wins, INK, PALE_EDGE))
-        self.discs.set_linewidths(np.where(wins, 1.5, 0.6))
-        self.head.set_text(frame.task)
-        self.head.get_bbox_patch().set_color(colour)
-        self.title.set_text(
-            f"Task {task + 1}: {frame.task},  generation {frame.generation}"
-        )
-
-    def _move_fitness(self, position: int) -> None:
-        current = self.tasks[position]
-        for task, (series, track) in enumerate(zip(self.series, self.tracks)):
-            seen = max(position - self.starts[task] + 1, 0)
-            generations, fitness, best = (values[:seen] for values in series)
-            faint, strong, dot, label = track
-            faint.set_data(generations, fitness)
-            strong.set_data(generations, best)
-            dot.set_data(generations[-1:], best[-1:])
-            label.set_visible(task <= current)
-            if seen:
-                name = self.frames[self.starts[task]].task
-                label.set_text(f"{name}:  generation {generations[-1]}")
-
-    def _discs(self, spots, radius: float, **style) -> PathCollection:
-        # Scatter takes areas, in square points.
-        return self.axes.scatter(
-            *np.transpose(spots), s=(2 * radius * 72 / GIF_DPI) ** 2, **style
-        )
-
-    def _text(self, x: float, y: float, text: str, **style) -> Text:
-        style = {"color": MUTED, "fontsize": 8.5, "va": "center_baseline"} | style
-        return self.axes.text(x, y, text, **style)
-
-
-def _blank_figure(
-    width: float, height: float, dpi: int, scale: float = 1
-) -> tuple[Figure, Axes]:
-    """A white figure, sizes in inches, under bare axes with `scale` units an inch."""
-    figure = Figure(figsize=(width, height), dpi=dpi, facecolor=BACKGROUND)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, width * scale), ylim=(0, height * scale))
-    axes.set_axis_off()
-    return figure, axes
-
-
-def _label_box(
-    axes: Axes, at: Sequence[float], text: str, colour: str, **style
-) -> Text:
-    """White text on a rounded box, centred unless `style` says otherwise."""
-    style = {"ha": "center", "va": "center", "fontsize": 9.5} | style
-    box = {"boxstyle": "round,pad=0.45", "color": colour}
-    return axes.text(*at, text, color=BACKGROUND, weight="bold", bbox=box, **style)
-
-
-def _draw_module(
-    axes: Axes,
-    centre: np.ndarray,
-    radius: float,
-    colours: Sequence[str],
-    marker: str | None,
-) -> None:
-    """A disc in equal sectors of the colours, or a pale one where there are none.
-
-    `radius` is in inches, as is a unit of the axes; `marker` goes on top, if any.
-    """
-    # The white rim lifts a used module off the lines that end at it.
-    rim = Circle(centre, radius * 1.12, color=BACKGROUND, zorder=2)
-    blank = Circle(centre, radius, fc=PALE, ec=PALE_EDGE, linewidth=0.8, zorder=2)
-    axes.add_patch(rim if colours else blank)
-    for place, colour in enumerate(colours):
-        start, end = (90 + 360 * (place + i) / len(colours) for i in (0, 1))
-        axes.add_patch(Wedge(centre, radius, start, end, facecolor=colour, zorder=3))
-    if marker:
-        axes.plot(
-            *centre,
-            marker=marker,
-            markersize=radius * 72 * 0.75,
-            markeredgewidth=1.1,
-            color=BACKGROUND if colours else MUTED,
-            zorder=4,
-        )
-
-
-def _path_legend(
-    paths: np.ndarray, task_names: Sequence[str], kinds: object | None
-) -> list[Line2D]:
-    """Legend entries of `draw_paths`: tasks, overlap, and kinds where they are drawn."""
-
-    def entry(label, marker="o", **style):
-        style = {"markersize": 10, "markeredgewidth": 0} | style
-        return Line2D([], [], linestyle="", marker=marker, label=label, **style)
-
-    entries = [
-        entry(f"{name}: {_modules(path.sum())}", color=task_colour(task))
-        for task, (name, path) in enumerate(zip(task_names, paths))
-    ]
-    if len(paths) > 1:
-        entries.append(
-            entry(
-                f"overlap: {_modules(count_overlap(paths))}",
-                fillstyle="left",
-                color=task_colour(0),
-                markerfacecoloralt=task_colour(1),
-            )
-        )
-    if kinds is not None:
-        entries += [
-            entry(kind, marker, color=MUTED, markeredgewidth=1.1, markersize=7)
-            for kind, marker in KIND_MARKERS.items()
-            if kind in np.asarray(kinds)
-        ]
-    return entries
-
-
-def _modules(count: int) -> str:
-    return f"{count} module" if count == 1 else f"{count} modules"
-
-
-def _quiet(axes: Axes) -> None:
-    """Keeps two thin spines and small grey tick labels, for the data to stand out."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(PALE_EDGE)
-    axes.tick_params(colors=MUTED, labelsize=8, color=PALE_EDGE)
-
-
-def _rgb8(colour: str) -> list[int]:
-    """The three bytes of "#RRGGBB"."""
-    return list(bytes.fromhex(colour[1:]))
-
-
-def _task_rgba(tasks: int | np.ndarray, alphas: np.ndarray) -> np.ndarray:
-    """Colours of tasks as a [n, 4] float array, for [n] alphas in [0, 1]."""
-    palette = np.array([to_rgb(colour) for colour in TASK_COLOURS])
-    rgb = palette[np.broadcast_to(tasks, len(alphas)) % len(palette)]
-    return np.column_stack([rgb, alphas])
-
-
-def _shade(shares: np.ndarray, colour: str) -> np.ndarray:
-    """Opaque [n, 3] float colours, from pale at share 0 to `colour` at share 1."""
-    pale = np.array(to_rgb(PALE))
-    return pale + shares[:, None] * (np.array(to_rgb(colour)) - pale)
-
-
-def _save_png(filename: str | os.PathLike, figure: Figure) -> None:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=PNG_DPI)
-    _write_atomically(filename, buffer.getvalue())
-
-
-def _write_atomically(filename: str | os.PathLike, data: bytes) -> None:
-    """Puts the whole of `data` in the file, or raises OSError and changes nothing."""
-    target = Path(filename)
-    # In the same folder, as a rename is atomic only within one file system.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    path = Path(filename)
+    label = re.sub(r"[^\w.,=-]+", "_", setting)
+    if len(label) > 100:
+        label = str(number)
+    return path.with_stem(f"{path.stem}_{label}") if label else path
 
 
 def main(filenames: Sequence[str]) -> None:
@@ -1067,43 +571,37 @@ def main(filenames: Sequence[str]) -> None:
     if not results:
         raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
     settings = recorded.by_setting(results)
-    pictures = {
-        plot_generations: FLAGS.generations,
-        plot_curves: FLAGS.curves,
-        plot_scores: FLAGS.scores,
-        plot_overlaps: FLAGS.overlaps,
-        plot_retention: FLAGS.retention,
-    }
-    if any(pictures.values()) and len(settings) > 1:
-        raise commandline.UserError(
-            f"a picture is of one setting and the files hold {len(settings)} "
-            f"({'; '.join(settings)}): name those of one"
-        )
     for setting, group in settings.items():
-        atari = all(result["script"] == "atari" for result in group)
+        atari = all(result.get("script") == "atari" for result in group)
         table = (
             recorded.score_table(group) if atari else recorded.table(group, FLAGS.level)
         )
         print(f"{setting}\n\n{table}\n".lstrip())
+        if FLAGS.retention:
+            print(f"{recorded.retention_table(group)}\n")
     for setting, group in recorded.by_setting(results, ignored={"control"}).items():
         if len({result.get("control") for result in group}) > 1:
             print(f"{setting}\n\n{recorded.control_table(group)}\n".lstrip())
-    if FLAGS.retention:
-        print(f"{recorded.retention_table(results)}\n")
-    for plot, filename in pictures.items():
-        if filename:
-            plot(filename, results)
+    for flag, (plot, _) in PICTURES.items():
+        if not FLAGS[flag].value:
+            continue
+        for number, (setting, group) in enumerate(settings.items(), 1):
+            picture = setting_filename(FLAGS[flag].value, setting, number)
+            try:
+                plot(picture, group)
+            except (KeyError, ValueError) as error:
+                lack = f"they have no {error}" if isinstance(error, KeyError) else error
+                raise commandline.UserError(
+                    f"flag --{flag}: cannot be drawn of these results, as {lack}; "
+                    "name others or leave the flag out"
+                ) from error
+            print(f"Picture: {picture}" + (f" of {setting}" if setting else ""))
 
 
 if __name__ == "__main__":
     FLAGS = flags.FLAGS
-    flags.DEFINE_string(
-        "generations", None, "Histograms of generations to draw: a PNG."
-    )
-    flags.DEFINE_string("curves", None, "Learning curves to draw: a PNG file.")
-    flags.DEFINE_string("scores", None, "Scores of Atari games to draw: a PNG file.")
-    flags.DEFINE_string("overlaps", None, "Histograms of the overlap to draw: a PNG.")
-    flags.DEFINE_string("retention", None, "Retention matrix to draw: a PNG file.")
+    for flag, (_, what) in PICTURES.items():
+        flags.DEFINE_string(flag, None, f"{what}: a PNG file to draw.")
     flags.DEFINE_float(
         "level", None, "Count generations up to this training accuracy.", 0, 1
     )

@@ -166,26 +166,38 @@ def speedup(first, second):
     return float(np.mean(first) / np.mean(second))
 
 
-def speedup_interval(first, second):
-    """A 95 % interval for `speedup` of values that belong together in pairs.
+def speedup_interval(first, second, paired):
+    """A 95 % interval for `speedup`, by the bootstrap's percentiles.
 
-    Bootstrap over the pairs, such as the repeats of one seed, by percentiles.
+    Args:
+      paired: whether the values belong together in pairs, such as the repeats of one
+        seed, which are then drawn together; else both samples are drawn by themselves.
 
     Returns:
-      (low, high), or None where there are fewer than two pairs or a mean is 0.
+      (low, high), or None where a sample has fewer than two values or `second` a 0.
     """
-    if len(first) < 2 or not np.all(second):
+    if min(len(first), len(second)) < 2 or not np.all(second):
         return None
     from scipy.stats import bootstrap  # only here: it takes half a second to import
 
     interval = bootstrap(
         (first, second),
         lambda first, second, axis: np.mean(first, axis) / np.mean(second, axis),
-        paired=True,
+        paired=paired,
         method="percentile",
+        batch=1000,  # resamples at a time: all of them of many repeats are a gigabyte
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def speedup_text(first, second, paired):
+    """A speedup with its interval, such as "1.87 [1.70, 2.05]"; "" without a speedup."""
+    ratio = speedup(first, second)
+    if ratio is None:
+        return ""
+    interval = speedup_interval(first, second, paired)
+    return f"{ratio:.2f}" + (" [{:.2f}, {:.2f}]".format(*interval) if interval else "")
 
 
 def generations_to(curve, level, window=10):
@@ -268,7 +280,9 @@ def table(results, level=None):
     Columns: repeats; generations, training accuracy of the last winner and held-out
     accuracy as mean ± standard error. With a `level` of fitness, generations are those
     that it took to reach it, and repeats those that did, of all. The speedup is
-    generations learned first divided by generations learned after another task.
+    generations learned first divided by generations learned after another task, with a
+    bootstrap interval: other repeats learned the task first, so the two are independent
+    samples. Where no repeat did there is no speedup.
     """
     groups = {}
     for result in results:
@@ -279,20 +293,21 @@ def table(results, level=None):
     needed = {key: _generations(tasks, level) for key, tasks in groups.items()}
     what = "generations" if level is None else f"generations to {100 * level:g} %"
     rows = [
-        f"| task | learned | repeats | {what} | speedup | training % | held-out % |",
+        f"| task | learned | repeats | {what} | speedup [95 %] | training % | held-out % |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, before in sorted(groups, key=lambda key: (key[0], key[1] or "")):
         tasks, generations = groups[name, before], needed[name, before]
-        ratio = None
+        ratio = ""
         if before is not None:
-            ratio = speedup(needed.get((name, None), []), generations)
+            first = needed.get((name, None), [])
+            ratio = speedup_text(first, generations, paired=False)
         cells = [
             name,
             "first" if before is None else f"after {before}",
             str(len(tasks)) if level is None else f"{len(generations)} of {len(tasks)}",
             _spread(generations, 1),
-            "" if ratio is None else f"{ratio:.2f}",
+            ratio,
             _spread([100 * task["fitness"] for task in tasks], 2),
             _spread([100 * task["accuracy_test"] for task in tasks], 2),
         ]
@@ -322,9 +337,10 @@ def control_table(results):
             shared = [seed for seed in by_seed if seed in scratch]
             ratio = ""
             if place > 0 and control != "scratch" and shared:
-                ratio = _ratio(
+                ratio = speedup_text(
                     [scratch[seed]["generations"] for seed in shared],
                     [by_seed[seed]["generations"] for seed in shared],
+                    paired=True,
                 )
             cells = [
                 f"{place + 1}: {name}",
@@ -385,14 +401,6 @@ def retention_table(results):
         ]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
-
-
-def _ratio(first, second):
-    """A speedup with its interval, as text; nothing where there is none."""
-    ratio, interval = speedup(first, second), speedup_interval(first, second)
-    if ratio is None:
-        return ""
-    return f"{ratio:.2f}" + (" [{:.2f}, {:.2f}]".format(*interval) if interval else "")
 
 
 def _generations(tasks, level):

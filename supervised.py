@@ -28,6 +28,7 @@ import commandline
 import datasets
 import folders
 import pathnet
+import pictures
 import plotting
 import recording
 import results
@@ -716,7 +717,7 @@ class Repeat:
 
     def overlap(self):
         """Number of modules that are on the best paths of two tasks or more."""
-        return plotting.count_overlap([outcome.geopath for outcome in self.outcomes])
+        return pictures.count_overlap([outcome.geopath for outcome in self.outcomes])
 
     def finish(self, result_line):
         """Records the repeat, draws its pictures and prints its line, the last of all.
@@ -912,10 +913,10 @@ class Trail:
         )
         self._last = (step, moment)
         if now.number % IMAGE_EVERY == 1 or ends:
-            picture = plotting.population_image(geopaths)
+            picture = pictures.population_image(geopaths)
             self._events.image(step, "evolution/population", picture)
         self._snapshots.append(
-            plotting.Snapshot(
+            pictures.Snapshot(
                 task.title, now.number, now.best_fitness, geopaths, best, fixed_path
             )
         )
@@ -927,7 +928,7 @@ class Trail:
         self._before += outcome.generations
         best = outcome.geopath
         self._snapshots.append(
-            plotting.Snapshot(
+            pictures.Snapshot(
                 task.title,
                 outcome.generations,
                 outcome.last.best_fitness,
@@ -940,13 +941,13 @@ class Trail:
     def close(self, outcomes, result):
         """Ends the events and draws the pictures."""
         self._events.close()
-        plotting.draw_paths(
+        pictures.draw_paths(
             os.path.join(self._folder, "paths.png"),
             [outcome.geopath for outcome in outcomes],
             [outcome.task.title for outcome in outcomes],
             self._net.grid.kinds(),
         )
-        plotting.animate_evolution(
+        pictures.animate_evolution(
             os.path.join(self._folder, "evolution.gif"), self._snapshots
         )
         if len(outcomes) > 2:

@@ -50,10 +50,13 @@ def test_every_repeat_has_a_seed_and_a_numbered_line(finished):
     assert seeds(folder / "results.jsonl") == [0, 1, 2]
 
 
-def test_a_batch_ends_with_its_table_and_picture(finished):
+def test_a_batch_ends_with_its_table_and_pictures(finished):
     folder, done = finished
     assert "| 1v2 | after 1v3 | 3 |" in done.stdout
-    assert (folder / "generations.png").stat().st_size > 1000
+    for name in ("generations", "curves", "accuracies", "usage", "retention"):
+        picture = folder / f"{name}.png"
+        assert f"Picture: {picture}\n" in done.stdout
+        assert picture.stat().st_size > 1000
 
 
 def test_a_batch_that_was_killed_goes_on_and_repeats_nothing(tmp_path):
@@ -91,10 +94,19 @@ def test_a_task_of_a_slurm_array_takes_its_share_of_a_range_of_seeds(tmp_path):
     share = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "1"}
     share |= {"SLURM_ARRAY_TASK_ID": "2", "FIRST_SEED": "10"}
     script = "auto_cifar_svhn_pathnet.sh"
-    done = batch(tmp_path, "3", *TINY, script=script, **share, JOBS="1")
+    controls = "--control=pathnet,scratch"
+    done = batch(tmp_path, "3", *TINY, controls, script=script, **share, JOBS="1")
     assert done.returncode == 0, done.stderr
-    assert seeds(tmp_path / "results-2.jsonl") == [11, 12]
+    assert seeds(tmp_path / "results-2.jsonl") == [11, 11, 12, 12]
+    assert (tmp_path / "usage-2_control=scratch.png").exists()
     assert "1 Iteration,  CIFAR10_SVHN,TASK1:" in done.stdout
+
+
+def test_an_array_of_more_tasks_than_repeats_leaves_some_idle(tmp_path):
+    share = {"SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_ID": "0"}
+    done = batch(tmp_path, "1", *TINY, **share)
+    assert done.returncode == 0 and "no repeat left" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_repeats_is_a_mistake(tmp_path):

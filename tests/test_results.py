@@ -113,6 +113,33 @@ def test_table_compares_first_with_later():
     ]
 
 
+def cells(table):
+    """The cells of a Markdown table's rows, without its heading."""
+    return [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in table.splitlines()[2:]
+    ]
+
+
+def test_table_has_the_interval_of_a_speedup_between_both_directions():
+    one = [repeat("a", "b", (g, 60)) for g in (100, 120, 140)]
+    other = [repeat("b", "a", (120, g)) for g in (50, 60, 70, 60)]
+    rows = cells(results.table(one + other))
+    speedups = {(name, learned): ratio for name, learned, _, _, ratio, *_ in rows}
+    interval = results.speedup_interval([100, 120, 140], [50, 60, 70, 60], paired=False)
+    assert speedups == {
+        ("a", "first"): "",
+        ("a", "after b"): "2.00 [{:.2f}, {:.2f}]".format(*interval),
+        ("b", "first"): "",
+        ("b", "after a"): "2.00 [2.00, 2.00]",
+    }
+
+
+def test_table_of_one_direction_has_no_speedup():
+    rows = cells(results.table([repeat("a", "b", (9, 5)), repeat("a", "b", (8, 4))]))
+    assert [row[4] for row in rows] == ["", ""]
+
+
 def curve(*fitness):
     return {"generation": list(range(1, len(fitness) + 1)), "fitness": list(fitness)}
 
@@ -274,8 +301,7 @@ def test_controls_are_compared_on_the_same_seeds():
     found = [controlled(seed, "pathnet", 50 + seed) for seed in range(4)]
     found += [controlled(seed, "scratch", 100 + 2 * seed) for seed in range(4)]
     found += [controlled(seed, "finetune", 200, seed > 0) for seed in range(4)]
-    lines = results.control_table(found).splitlines()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    rows = cells(results.control_table(found))
     assert [row[:2] for row in rows] == [
         [task, control]
         for task in ("1: 1v3", "2: 1v2")
@@ -289,20 +315,52 @@ def test_controls_are_compared_on_the_same_seeds():
     assert rows[5][3:5] == ["3", "200.0 ± 0.0"]
 
 
-def test_an_interval_needs_two_pairs_and_a_ratio():
-    assert results.speedup_interval([3], [2]) is None
-    assert results.speedup_interval([3, 4], [0, 1]) is None
+@pytest.mark.parametrize("paired", [True, False])
+def test_an_interval_needs_two_values_each_and_a_ratio(paired):
+    assert results.speedup_interval([3], [2], paired) is None
+    assert results.speedup_interval([3, 4], [0, 1], paired) is None
+    assert results.speedup_interval([3], [2, 3], paired=False) is None
+    assert results.speedup_interval([3, 4], [2], paired=False) is None
 
 
-def test_the_interval_of_a_speedup_covers_it():
+def test_the_text_of_a_speedup_says_no_more_than_is_known():
+    assert results.speedup_text([], [3], paired=False) == ""
+    assert results.speedup_text([3], [2], paired=False) == "1.50"
+    assert results.speedup_text([3, 3], [2, 2, 2], paired=False) == "1.50 [1.50, 1.50]"
+
+
+@pytest.mark.parametrize(
+    ("paired", "sizes"), [(True, (30, 30)), (False, (30, 30)), (False, (20, 40))]
+)
+def test_the_interval_of_a_speedup_covers_it(paired, sizes):
     """Of 60 samples with a true ratio of 2, an interval of 95 % holds it in most."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(60):
-        second = rng.normal(100, 20, 30)
-        low, high = results.speedup_interval(rng.normal(200, 40, 30), second)
+        first, second = rng.normal(200, 40, sizes[0]), rng.normal(100, 20, sizes[1])
+        low, high = results.speedup_interval(first, second, paired)
         covered += low < 2 < high
     assert 50 <= covered < 60
+
+
+def test_the_interval_of_an_unpaired_speedup_is_that_of_a_plain_bootstrap():
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(180, 30, 25), rng.normal(90, 20, 40)
+    ratios = [
+        rng.choice(first, len(first)).mean() / rng.choice(second, len(second)).mean()
+        for _ in range(5000)
+    ]
+    expected = np.percentile(ratios, [2.5, 97.5])
+    found = results.speedup_interval(first, second, paired=False)
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+
+
+def test_pairs_that_vary_together_have_a_narrow_interval():
+    second = np.array([50.0, 100, 150, 200])
+    paired = results.speedup_interval(2 * second, second, paired=True)
+    np.testing.assert_allclose(paired, [2, 2])
+    low, high = results.speedup_interval(2 * second, second, paired=False)
+    assert low < 1.5 and high > 2.5
 
 
 def test_settings_differ_by_control():
