@@ -17,7 +17,7 @@ import checkpoint
 import folders
 import parameter_servers
 import pathnet
-import plotting
+import pictures
 import recording
 import results
 from commandline import UserError, say
@@ -482,7 +482,7 @@ class GaWorker:
                 "overlap": pathnet.overlap(*geopaths[-2:]) if len(geopaths) > 1 else None,
             },
         )  # fmt: skip
-        plotting.draw_paths(
+        pictures.draw_paths(
             os.path.join(self._settings.folder, "paths.png"),
             geopaths,
             list(self._settings.games),
@@ -523,7 +523,7 @@ class GaWorker:
         self._events.scalars(steps, values)
         if moment - self._pictured > IMAGE_SECONDS:
             self._pictured = moment
-            picture = plotting.population_image(geopaths)
+            picture = pictures.population_image(geopaths)
             self._events.image(steps, "evolution/population", picture)
         _write_json(
             os.path.join(self._settings.folder, "status.json"),

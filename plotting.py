@@ -30,10 +30,6 @@ import commandline
 import results as recorded
 from pictures import BACKGROUND, INK, MUTED, quiet, save_png, shade, task_colour
 
-# The GA worker of atari_pathnet.py finds these here.
-from pictures import draw_paths as draw_paths
-from pictures import population_image as population_image
-
 CURVE_WINDOW = 10  # generations that a point of a learning curve is the mean of
 USAGE_NUMBERED = 24  # modules in a layer up to which each one's share is written on it
 
