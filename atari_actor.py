@@ -1,5 +1,6 @@
 """An actor: plays on its path, and pushes what it learns to the parameter servers."""
 
+import faulthandler
 import os
 import time
 
@@ -14,6 +15,10 @@ from parameter_servers import LOST
 from pathnet import tf
 
 LOG_SECONDS = 5  # between two points of an actor's curves
+
+# The longest that a rollout may take, before this process ends for another to take its
+# place. TensorFlow can be busy for days with the text of an error that quotes a feed.
+HUNG_SECONDS = 3 * parameter_servers.RUN_SECONDS
 
 
 class Player:
@@ -117,6 +122,7 @@ def run(role, grid, learning, games, envs, threads, seed, folder):
                     try:
                         now = _learn(session, actor, player, events, role.index, task)
                     finally:
+                        faulthandler.cancel_dump_traceback_later()
                         player.close()
                         events.close()
                 task = now
@@ -135,6 +141,7 @@ def _learn(session, actor, player, curves, number, task):
 
     session.run(actor.pull_fixed)
     while True:
+        faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
         (ready, now, version, steps), _ = session.run([actor.observed, actor.pull])
         if now != task:
             return int(now)

@@ -1,6 +1,10 @@
 """Tests of atari_actor.py: what one actor's rollouts consist of."""
 
+import os
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,3 +145,27 @@ def test_seeds_of_the_games_differ_between_actors_tasks_and_starts():
     }
     assert len(seeds) == 45
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_an_actor_that_hangs_ends_itself(tmp_path):
+    """For the launcher to start another: even if it hangs within one call."""
+    script = tmp_path / "hangs.py"
+    script.write_text(
+        "import types, atari_actor\n"
+        "atari_actor.HUNG_SECONDS = 0.2\n"
+        "def run(asked):\n"
+        "  while asked != 'pull_fixed': pass\n"
+        "session = types.SimpleNamespace(run=run)\n"
+        "actor = types.SimpleNamespace(\n"
+        "  pull_fixed='pull_fixed', observed='observed', pull='pull')\n"
+        "atari_actor._learn(session, actor, None, None, 0, 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(atari_actor.__file__).parent)},
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr and "in run" in done.stderr
