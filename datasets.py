@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import itertools
 import math
+import os
 import struct
 import sys
 import tarfile
@@ -523,6 +524,8 @@ MAT_NUMBERS = {
 
 def _read_mat(stream: BinaryIO) -> dict[bytes, np.ndarray]:
     """Read the real numeric arrays of a MATLAB v5 file, by name; others are skipped."""
+    file_bytes = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
     if stream.read(128)[124:] != MAT_SIGNATURE:
         raise ValueError("not a MATLAB v5 file")
     arrays = {}
@@ -536,9 +539,9 @@ def _read_mat(stream: BinaryIO) -> dict[bytes, np.ndarray]:
             budget -= len(content)
             kind, matrix = next(_mat_elements(memoryview(content)), (None, None))
         else:
-            matrix = memoryview(stream.read(size))
-            if len(matrix) != size:
+            if size > file_bytes - stream.tell():  # Or read() would allocate it first.
                 raise ValueError("truncated")
+            matrix = memoryview(stream.read(size))
         if kind != MAT_MATRIX:
             raise ValueError("a variable is not a matrix")
         arrays |= _mat_array(matrix)
