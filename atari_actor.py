@@ -118,7 +118,7 @@ def run(role, grid, learning, games, envs, threads, seed, folder):
                     player = Player(
                         games[task], envs, threads, _seed(seed, role.index, task)
                     )
-                    events = Curves(folder, role.index, task, games[task])
+                    events = Curves(folder, role.index, task, games[task], graph)
                     try:
                         now = _learn(session, actor, player, events, role.index, task)
                     finally:
@@ -177,11 +177,14 @@ def _wait_until_ready(session, actor):
 
 
 class Curves:
-    """TensorBoard curves of one actor in one task, over agent steps of the cluster."""
+    """TensorBoard curves of one actor in one task, over agent steps of the cluster.
 
-    def __init__(self, folder, number, task, game):
-        name = f"task{task + 1}_{game}"
-        self._events = recording.Events(os.path.join(folder, name, f"actor_{number}"))
+    The first actor shows its graph as well: that of the others is the same.
+    """
+
+    def __init__(self, folder, number, task, game, graph):
+        name = os.path.join(folder, f"task{task + 1}_{game}", f"actor_{number}")
+        self._events = recording.Events(name, graph if number == 0 else None)
         self._forget()
 
     def _forget(self):
