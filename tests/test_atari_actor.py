@@ -120,7 +120,7 @@ def test_curves_are_means_since_the_last_point(monkeypatch):
     monkeypatch.setattr(atari_actor.time, "monotonic", lambda: clock.now)
     events = types.SimpleNamespace(scalars=lambda *call: written.append(call))
     monkeypatch.setattr(atari_actor.recording, "Events", lambda folder: events)
-    curves = atari_actor.Curves("folder", 2, 0, "catch")
+    curves = atari_actor.Curves("folder", 2, 0, "catch", None)
     for seconds, episodes in ((2, [(0, 4.0, 9)]), (2, []), (4, [(-1, 8.0, 9)])):
         clock.now += seconds
         curves.add(640, 160, episodes, {"losses/entropy": 0.5})
