@@ -266,6 +266,8 @@ def score_table(results, levels=(0, 15)):
             cells += [f"{task['steps']:,}", f"{task['score']:.1f}"]
             for level in levels:
                 needed = steps_to(task["curve"], level)
+                if needed is None and task["score"] >= level:
+                    needed = task["steps"]  # within the last point of the curve
                 earlier = first.setdefault((task["name"], level), needed)
                 cells.append("never" if needed is None else f"{needed:,}")
                 again = place > 0 and needed and earlier
