@@ -421,3 +421,13 @@ def test_a_batch_of_nonsense_is_refused(tmp_path, change):
     file = write(tmp_path / "results.jsonl", result | change)
     with pytest.raises(UserError, match=r"results\.jsonl: .*no repeat"):
         results.batch(file, "trial", {"M": 10})
+
+
+def test_a_task_that_ended_on_its_score_reached_it():
+    """The curve's last point holds other episodes as well."""
+    curve = {"steps": [100, 200], "return": [0.0, 14.0], "episodes": [30, 40]}
+    task = {"name": "pong", "steps": 190, "score": 15.0, "curve": curve}
+    rows = results.score_table([{"seed": 0, "tasks": [task]}]).splitlines()
+    assert rows[-1] == "| 0 | 1: pong | 190 | 15.0 | 100 |  | 190 |  |"
+    rows = results.score_table([{"seed": 0, "tasks": [task | {"score": 14.9}]}])
+    assert rows.splitlines()[-1].endswith("| 100 |  | never |  |")
