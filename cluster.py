@@ -31,7 +31,8 @@ PS, WORKER = "ps", "worker"
 
 ISOLATED = "PATHNET_ISOLATED"  # set in a process that has a network of its own
 
-# Memory of one process, in bytes; see benchmarks/atari_speed.py.
+# Memory of one process, in bytes, without the 400 MB of TensorFlow's files that all of
+# them share; see benchmarks/atari_speed.py.
 ACTOR_MEMORY = 600 * 2**20
 SERVER_MEMORY = 500 * 2**20
 
