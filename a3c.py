@@ -166,8 +166,8 @@ class Actor:
     def _build_act(self):
         """One step: an action of each environment, drawn from the policy."""
         first, active = self._first_layer(self.observation)
-        self._first = _memory("first", self.t_max, first)
-        self._active = _memory("active", self.t_max, active)
+        self._first = _local("first", [self.t_max, *first.shape], first.dtype)
+        self._active = _local("active", [self.t_max, *active.shape], active.dtype)
         x, state = self._later_layers(first), self.state
         if self._shared.grid.use_lstm:
             output, cell = tf.unstack(state)
@@ -327,12 +327,12 @@ class Actor:
         return tf.gradients([kernel, bias], self._modules[0], totals)
 
 
-def _memory(name, steps, value):
-    """A variable of this process for `steps` values of such a shape."""
+def _local(name, shape, dtype):
+    """A variable of this process."""
     return tf.get_variable(
         name,
-        [steps, *value.shape],
-        value.dtype,
+        shape,
+        dtype,
         tf.zeros_initializer(),
         collections=[tf.GraphKeys.LOCAL_VARIABLES],
     )
@@ -340,13 +340,7 @@ def _memory(name, steps, value):
 
 def _copy(name, value, copies):
     """A variable of this process that holds a copy of value; appends how it gets it."""
-    local = tf.get_variable(
-        name,
-        value.shape,
-        value.dtype,
-        tf.zeros_initializer(),
-        collections=[tf.GraphKeys.LOCAL_VARIABLES],
-    )
+    local = _local(name, value.shape, value.dtype)
     copies.append(local.assign(value))
     return local
 
