@@ -112,7 +112,7 @@ def play_episode(game, act, seed, film=None):
     episodic_return, ended = 0.0, False
     progress = tqdm(unit=" steps", disable=None, leave=False)
     while not ended:
-        seen = np.ascontiguousarray(np.moveaxis(observation, 1, -1))
+        seen = environments.channels_last(observation)
         actions, state = act(seen, state)
         observation, rewards, over, cut, _ = environment.step(actions)
         episodic_return += float(rewards[0])

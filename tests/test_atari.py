@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_cluster import reachable
 
 import checkpoint
 import cluster
@@ -65,14 +66,6 @@ def free_ports(count):
             continue
         return first
     raise AssertionError("no free ports")
-
-
-def reachable(port):
-    try:
-        socket.create_connection(("localhost", port), 5).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 class Run:
