@@ -95,11 +95,11 @@ class Screen:
 class Catch(gym.vector.VectorEnv):
     """A ball falls, a paddle has to be under it: +1 caught, -1 missed, and over.
 
-    12 x 12 cells of 7 pixels; actions: stay, left, right. A ball falls for 11 steps, so
+    7 x 7 cells of 12 pixels; actions: stay, left, right. A ball falls for 6 steps, so
     that every one can be caught from where the paddle starts, the middle.
     """
 
-    CELLS = 12
+    CELLS = 7
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(self, num_envs=1):

@@ -275,12 +275,12 @@ def test_ctrl_c_ends_all_with_a_checkpoint_and_the_next_run_goes_on_to_the_end(
     [entry] = results.read([again.folder / "results.jsonl"])
     first_task, second_task = entry["tasks"]
     assert first_task["steps"] == second_task["steps"] == expected
-    # An episode of catch takes 11 steps; the last of each environment is not over.
+    # An episode of catch takes 6 steps; the last of each environment is not over.
     played = sum(second_task["curve"]["episodes"])
-    assert expected / 11 - 4 <= played <= expected / 11
+    assert expected / 6 - 4 <= played <= expected / 6
     # The first curve has the episodes of both runs, or it would have only these.
     since = expected - stopped["steps"]
-    assert since / 11 < sum(first_task["curve"]["episodes"]) <= expected / 11
+    assert since / 6 < sum(first_task["curve"]["episodes"]) <= expected / 6
     assert -1 <= second_task["score"] <= 1
     assert (again.folder / "paths.png").stat().st_size > 1000
     for number in 1, 2:

@@ -5,15 +5,17 @@ import pytest
 
 import environments
 from commandline import UserError
-from environments import CATCH, FRAMES, SCREEN
+from environments import CATCH, FRAMES, SCREEN, Catch
 
-CELL = SCREEN // 12
+CELLS = Catch.CELLS  # of a screen, both ways
+CELL = SCREEN // CELLS  # pixels, both ways
+FALL = CELLS - 1  # steps of an episode
 STAY, LEFT, RIGHT = range(3)
 
 
 def cells(screen):
     """Rows and columns of the bright cells of a Catch screen [84, 84]."""
-    tiles = screen.reshape(12, CELL, 12, CELL)
+    tiles = screen.reshape(CELLS, CELL, CELLS, CELL)
     assert (tiles == tiles[:, :1, :, :1]).all()
     return set(zip(*np.nonzero(tiles[:, 0, :, 0] == 230)))
 
@@ -43,18 +45,18 @@ def catch():
 def test_whoever_follows_the_ball_catches_every_one(catch):
     observation, _ = catch.reset(seed=0)
     columns = set()
-    for step in range(1, 11 * 30 + 1):
+    for step in range(1, FALL * 30 + 1):
         columns |= {ball_and_paddle(s[-1])[0][1] for s in observation}
         observation, rewards, over, cut, _ = catch.step(optimal(observation))
         assert not cut.any()
-        assert (over == (step % 11 == 0)).all()
+        assert (over == (step % FALL == 0)).all()
         assert np.array_equal(rewards, np.where(over, 1.0, 0.0))
-    assert columns == set(range(12))
+    assert columns == set(range(CELLS))
 
 
 def test_a_ball_that_is_not_caught_is_a_minus(catch):
     observation, _ = catch.reset(seed=1)
-    for _ in range(11):
+    for _ in range(FALL):
         away = np.where(optimal(observation) == LEFT, RIGHT, LEFT)
         observation, rewards, over, _, _ = catch.step(away)
     assert over.all()
@@ -69,8 +71,8 @@ def test_catch_shows_its_last_four_screens_and_starts_anew_in_the_same_step(catc
     assert observation.dtype == np.uint8
     assert (observation == observation[:, :1]).all()
     (_, start), (_, paddle) = ball_and_paddle(observation[0, -1])
-    assert paddle == 6
-    for row in range(1, 11):
+    assert paddle == CELLS // 2
+    for row in range(1, FALL):
         previous = observation
         observation, _, over, _, _ = catch.step(np.full(5, STAY))
         assert not over.any()
@@ -92,12 +94,12 @@ def test_what_catch_hands_out_stays_as_it_is(catch):
 
 def test_the_paddle_stops_at_both_walls(catch):
     catch.reset(seed=4)
-    for action, wall in ((LEFT, 0), (RIGHT, 11)):
-        for _ in range(22):
+    for action, wall in ((LEFT, 0), (RIGHT, FALL)):
+        # A step before the end of an episode, with more of them than cells to the wall.
+        for _ in range(FALL - 1):
             observation, *_ = catch.step(np.full(5, action))
-        for _ in range(9):  # a paddle that is pushed on stays there
-            observation, *_ = catch.step(np.full(5, action))
-        assert all((11, wall) in cells(screens[-1]) for screens in observation)
+        assert all((FALL, wall) in cells(screens[-1]) for screens in observation)
+        catch.step(np.full(5, action))
 
 
 def test_seeds_of_catch():
