@@ -116,7 +116,7 @@ flags.register_multi_flags_validator(
 )
 
 ENVIRONMENTS_A_CORE = 16  # enough to make use of a core's width
-LEAST_ENVIRONMENTS = 4
+LEAST_ENVIRONMENTS = 8
 ACTORS_A_SERVER = 16
 
 

@@ -1,10 +1,10 @@
 """Speed and memory of the Atari cluster on this machine, from one run.
 
-    python benchmarks/atari_speed.py        # about 6 minutes; make bench
+    python benchmarks/atari_speed.py        # about 10 minutes; make bench
 
 Agent steps a second (one step is four frames) while the cluster learns Pong, against the
-emulator alone with the same threads and against the plain way (plain_a3c.py). Prints
-Markdown tables.
+emulator alone with the same threads and against the plain way (plain_a3c.py): medians
+of rounds in each of which all take their turn. Prints Markdown tables.
 """
 
 import contextlib
@@ -26,7 +26,8 @@ sys.path.insert(0, str(ROOT))
 import environments  # noqa: E402
 
 CORES = len(os.sched_getaffinity(0))
-SETTLE, MEASURE = 25, 30  # seconds
+ROUNDS = 3
+SETTLE, MEASURE = 15, 20  # seconds
 
 
 def emulator():
@@ -138,7 +139,12 @@ def read_steps(status):
 
 
 def memory(launcher):
-    """Resident memory in MB of the processes that a launcher started, by name."""
+    """Memory in MB of the processes that a launcher started.
+
+    Returns:
+      {name: (resident, proportional)}: in the second, what n processes share, such as
+      the pages of TensorFlow's libraries, counts as an n-th for each of them.
+    """
     sizes = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -149,8 +155,9 @@ def memory(launcher):
             fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
             if "--job_name" in role and int(fields[1]) == launcher:
                 name = f"{role['--job_name']} {role['--task_index']}"
-                pages = int((process / "statm").read_text().split()[1])
-                sizes[name] = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+                lines = (process / "smaps_rollup").read_text().splitlines()[1:]
+                kb = {key: int(value) for key, value, *_ in map(str.split, lines)}
+                sizes[name] = kb["Rss:"] * 1.024e-3, kb["Pss:"] * 1.024e-3
     return sizes
 
 
@@ -179,33 +186,51 @@ def larger_clusters(bytes_a_step, steps_an_actor):
 
 
 def main():
-    print(f"{CORES} cores\n")
-    ceiling, slow = emulator(), plain()
+    print(f"{CORES} cores, medians of {ROUNDS} rounds\n")
+    two = {"ps_hosts_num": 1, "worker_hosts_num": 2, "B": 2}
+    clusters = {
+        "2 actors": two,
+        "2 actors, M=40": two | {"M": 40},
+        "default: 10 actors": {},
+    }
+    alone, slow = [], []
+    runs = {name: [] for name in clusters}
+    for _ in range(ROUNDS):
+        alone.append(emulator())
+        slow.append(plain())
+        for name, flags in clusters.items():
+            runs[name].append(cluster(**flags))
     print(
         "| agent steps a second | steps/s | of the emulator alone | of the plain way |"
     )
     print("| --- | --- | --- | --- |")
-
-    def row(name, speed):
-        print(f"| {name} | {speed:.0f} | {speed / ceiling:.0%} | {speed / slow:.1f}x |")
-
-    row(f"emulator alone, {CORES} threads", ceiling)
-    row("the plain way, 2 actors", slow)
-    small, small_bytes, sizes = cluster(ps_hosts_num=1, worker_hosts_num=2, B=2)
-    row("2 actors", small)
-    wide, wide_bytes, _ = cluster(ps_hosts_num=1, worker_hosts_num=2, B=2, M=40)
-    row("2 actors, M=40", wide)
-    many, many_bytes, many_sizes = cluster()
-    row("default: 10 actors", many)
-    print(f"\nM=40 against M=10: {wide / small:.2f}x the steps a second")
+    speeds = {
+        f"emulator alone, {CORES} threads": alone,
+        "the plain way, 2 actors": slow,
+    } | {name: [speed for speed, *_ in rounds] for name, rounds in runs.items()}
+    for name, each in speeds.items():
+        of_alone = np.median(np.divide(each, alone))
+        of_slow = np.median(np.divide(each, slow))
+        print(f"| {name} | {np.median(each):.0f} | {of_alone:.0%} | {of_slow:.1f}x |")
+    small, wide = speeds["2 actors"], speeds["2 actors, M=40"]
+    print(
+        f"\nM=40 against M=10: {np.median(np.divide(wide, small)):.2f}x the steps a "
+        "second"
+    )
     print("\n| | kB sent an agent step |\n| --- | --- |")
-    print(f"| 2 actors | {small_bytes / 1e3:.1f} |")
-    print(f"| 2 actors, M=40 | {wide_bytes / 1e3:.1f} |")
-    print(f"| default: 10 actors | {many_bytes / 1e3:.1f} |")
-    larger_clusters(small_bytes, small / 2)
-    for name, values in (("2 actors", sizes), ("default", many_sizes)):
-        each = ", ".join(f"{role} {size:.0f}" for role, size in sorted(values.items()))
-        print(f"\nMemory, {name}: {sum(values.values()):.0f} MB in all; {each}")
+    sent_a_step = {
+        name: np.median([count for _, count, _ in rounds])
+        for name, rounds in runs.items()
+    }
+    for name, count in sent_a_step.items():
+        print(f"| {name} | {count / 1e3:.1f} |")
+    larger_clusters(sent_a_step["2 actors"], np.median(small) / 2)
+    print("\n| memory in MB, resident (proportional share) | |\n| --- | --- |")
+    for name, rounds in runs.items():
+        *_, sizes = rounds[-1]
+        each = [f"{role} {r:.0f} ({p:.0f})" for role, (r, p) in sorted(sizes.items())]
+        print(f"| {name} | {', '.join(each)} |")
+        print(f"| in all | ({sum(p for _, p in sizes.values()):.0f}) |")
 
 
 if __name__ == "__main__":
