@@ -258,32 +258,11 @@ class Actor:
             + learning.value_weight * losses["value_loss"]
             - learning.entropy * losses["entropy"]
         )
-        modules = tf.nest.flatten(self._modules[1:])
-        head = [v for name, v in self._head.items() if not name.startswith("lstm")]
-        lstm = []
-        errors, *gradients = tf.gradients(loss, [self._seen, *modules, *head, *gates])
-        first = self._first_layer_gradients(errors)
-        if gates:
-            # One product for all steps, in place of one a step and their sum.
-            errors = tf.concat(gradients[-len(gates) :], 0)
-            kernel = tf.matmul(inputs, errors, transpose_a=True)
-            lstm = [kernel, tf.reduce_sum(errors, 0)]
-        n = len(modules)
-        gradients = [*first, *gradients[:n], *lstm, *gradients[n : n + len(head)]]
-        gradients, norm = tf.clip_by_global_norm(gradients, learning.grad_norm_clip)
-
-        entries = []
-        for layer, (kernel, bias) in enumerate(zip(shared.kernels, shared.biases)):
-            # Slots that hold no module push nothing.
-            holds = self._on[layer] > 0
-            index = tf.boolean_mask(self._index[layer], holds)
-            for variable, gradient in (
-                (kernel, _one_by_one(gradients[2 * layer], kernel.shape[1:])),
-                (bias, tf.reshape(gradients[2 * layer + 1], [-1, *bias.shape[1:]])),
-            ):
-                entries.append((variable, tf.boolean_mask(gradient, holds), index))
-        for name, gradient in zip(self._head, gradients[2 * len(self._modules) :]):
-            entries.append((shared.heads[self._task][name], gradient, None))
+        pushed = self._gradients(loss, inputs, gates)
+        clipped, norm = tf.clip_by_global_norm(
+            tf.nest.flatten(pushed), learning.grad_norm_clip
+        )
+        entries = self._entries(*tf.nest.pack_sequence_as(pushed, clipped))
         t_max, envs = self.actions.shape.as_list()
         accepted = shared.apply(
             self._task,
@@ -303,8 +282,47 @@ class Actor:
             },
         )
 
+    def _gradients(self, loss, inputs, gates):
+        """Of the loss: ([L] of (kernel, bias) of the own modules, {name: of the head}).
+
+        Args:
+          inputs, gates: of the LSTM, as from _evaluate.
+        """
+        used = (
+            self._seen,
+            self._modules[1:],
+            {name: v for name, v in self._head.items() if not name.startswith("lstm")},
+            gates,
+        )
+        errors, modules, head, gates = tf.nest.pack_sequence_as(
+            used, tf.gradients(loss, tf.nest.flatten(used))
+        )
+        if gates:
+            # One product for all steps, in place of one a step and their sum.
+            gates = tf.concat(gates, 0)
+            head["lstm/kernel"] = tf.matmul(inputs, gates, transpose_a=True)
+            head["lstm/bias"] = tf.reduce_sum(gates, 0)
+        return [self._first_layer_gradients(errors), *modules], head
+
+    def _entries(self, modules, head):
+        """Gradients as Shared.apply takes them: (variable, gradient, rows or None)."""
+        shared, entries = self._shared, []
+        for layer, gradients in enumerate(modules):
+            # Slots that hold no module push nothing.
+            holds = self._on[layer] > 0
+            rows = tf.boolean_mask(self._index[layer], holds)
+            kernel, bias = shared.kernels[layer], shared.biases[layer]
+            for variable, gradient in (
+                (kernel, _one_by_one(gradients[0], kernel.shape[1:])),
+                (bias, tf.reshape(gradients[1], [-1, *bias.shape[1:]])),
+            ):
+                entries.append((variable, tf.boolean_mask(gradient, holds), rows))
+        for name, gradient in head.items():
+            entries.append((shared.heads[self._task][name], gradient, None))
+        return entries
+
     def _first_layer_gradients(self, errors):
-        """Of the kernel and the bias, from those of the outputs [T * E, h, w, 8]."""
+        """(kernel, bias) of layer 1, from those of its outputs [T * E, h, w, 8]."""
         kernel, bias = _of_pixels(*self._modules[0])
         stride = self._shared.grid.stride_size[0]
         slots = kernel.shape[-1] // KERNELS
@@ -324,7 +342,7 @@ class Actor:
             changes.append((change, tf.reduce_sum(error, [0, 1, 2])))
         kernels, biases = zip(*changes)
         totals = [tf.add_n(kernels), tf.add_n(biases)]
-        return tf.gradients([kernel, bias], self._modules[0], totals)
+        return tuple(tf.gradients([kernel, bias], self._modules[0], totals))
 
 
 def _local(name, shape, dtype):
