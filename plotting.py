@@ -35,30 +35,50 @@ CURVE_WINDOW = 10  # recorded generations that a point of a curve is the mean of
 USAGE_NUMBERED = 24  # modules in a layer up to which each one's share is written on it
 
 
-def by_task(results: Sequence[dict]) -> dict[str, dict[str, list[dict]]]:
+def by_place(results: Sequence[dict]) -> dict[str, dict[int, list[dict]]]:
     """Gathers, for each task name, what was recorded of it in all repeats.
 
     Args:
         results: repeats as in results.jsonl, each with "tasks" in learning order.
 
     Returns:
-        By name, in order of first appearance: {"first": the tasks that were learned
-        first, "second": those that were learned after another}, either may be empty.
-        "second" is "later" if a repeat has more than two tasks.
+        By name, in order of first appearance: tasks by their places in the learning
+        order, from 0 on, ascending.
 
     Raises:
         ValueError: the results hold no task.
     """
-    longest = max((len(result["tasks"]) for result in results), default=0)
-    if longest == 0:
-        raise ValueError("they hold no task")
-    places = ("first", "second" if longest <= 2 else "later")
-    gathered: dict[str, dict[str, list[dict]]] = {}
+    gathered: dict[str, dict[int, list[dict]]] = {}
     for result in results:
         for place, task in enumerate(result["tasks"]):
-            groups = gathered.setdefault(task["name"], {when: [] for when in places})
-            groups[places[min(place, 1)]].append(task)
-    return gathered
+            gathered.setdefault(task["name"], {}).setdefault(place, []).append(task)
+    if not gathered:
+        raise ValueError("they hold no task")
+    return {name: dict(sorted(places.items())) for name, places in gathered.items()}
+
+
+def by_task(results: Sequence[dict]) -> dict[str, dict[str, list[dict]]]:
+    """As `by_place`, but tells only tasks learned first from those learned later.
+
+    Returns:
+        By name: {"first": the tasks that were learned first, "second": those that were
+        learned after another}, either may be empty. "second" is "later" if a repeat has
+        more than two tasks.
+
+    Raises:
+        ValueError: the results hold no task.
+    """
+    gathered = by_place(results)
+    two = all(place < 2 for places in gathered.values() for place in places)
+    return {
+        name: {
+            "first": places.get(0, []),
+            "second" if two else "later": [
+                task for place, tasks in places.items() if place > 0 for task in tasks
+            ],
+        }
+        for name, places in gathered.items()
+    }
 
 
 def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> None:
@@ -223,19 +243,14 @@ def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
         results: repeats of atari_pathnet.py as in results.jsonl.
 
     Raises:
-        ValueError: the results hold no game.
+        ValueError: the results hold no task.
         OSError: the file cannot be written; an existing one then stays as it was.
     """
-    games: dict[str, dict[int, list[dict]]] = {}
-    for result in results:
-        for place, task in enumerate(result["tasks"]):
-            games.setdefault(task["name"], {}).setdefault(place, []).append(task)
-    if not games:
-        raise ValueError("they hold no game")
+    games = by_place(results)
     figure, panels = _panels(len(games))
     for axes, (game, places) in zip(panels, games.items()):
         key = []
-        for place, tasks in sorted(places.items()):
+        for place, tasks in places.items():
             colour = task_colour(place)
             key.append((f"learned as task {place + 1}, n = {len(tasks)}", colour))
             for task in tasks:
