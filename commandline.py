@@ -16,13 +16,16 @@ def run(main, with_files=False):
 
     With `with_files`, the arguments that are no flags are given to main as a list.
 
-    Exit status 0 if main returns, 2 for a mistake in a flag or a file or a folder that
+    Exit status 0 if main returns or --help was asked for, 2 for a mistake in a flag or a file or a folder that
     cannot be written, 130 for Ctrl-C. Any other exception is a defect of the program
     and keeps its traceback.
     """
 
     def parse(argv):
-        unread = flags.FLAGS(argv)
+        try:
+            unread = flags.FLAGS(argv)
+        except SystemExit:  # absl's way to end once it has shown help, as a failure
+            sys.exit(0)
         if len(unread) > 1 and not with_files:
             raise UserError(
                 f"unexpected argument '{unread[1]}': write options as --name=value"

@@ -5,6 +5,7 @@ importing this module neither picks a backend nor changes any global state. File
 written atomically: a reader sees the old picture or the new one, never a part of one.
 """
 
+import contextlib
 import io
 import math
 import os
@@ -717,4 +718,6 @@ def _write_atomically(filename: str | os.PathLike, data: bytes) -> None:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # What keeps it from being written may keep it from being removed, too.
+        with contextlib.suppress(OSError):
+            temporary.unlink()

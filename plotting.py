@@ -13,10 +13,11 @@ prints a table of all results and draws what the flags name, each into its own f
     --scores        scores of Atari games over agent steps
 """
 
+import contextlib
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,34 +31,54 @@ import commandline
 import results as recorded
 from pictures import BACKGROUND, INK, MUTED, quiet, save_png, shade, task_colour
 
-CURVE_WINDOW = 10  # generations that a point of a learning curve is the mean of
+CURVE_WINDOW = 10  # recorded generations that a point of a curve is the mean of
 USAGE_NUMBERED = 24  # modules in a layer up to which each one's share is written on it
 
 
-def by_task(results: Sequence[dict]) -> dict[str, dict[str, list[dict]]]:
+def by_place(results: Sequence[dict]) -> dict[str, dict[int, list[dict]]]:
     """Gathers, for each task name, what was recorded of it in all repeats.
 
     Args:
         results: repeats as in results.jsonl, each with "tasks" in learning order.
 
     Returns:
-        By name, in order of first appearance: {"first": the tasks that were learned
-        first, "second": those that were learned after another}, either may be empty.
-        "second" is "later" if a repeat has more than two tasks.
+        By name, in order of first appearance: tasks by their places in the learning
+        order, from 0 on, ascending.
 
     Raises:
         ValueError: the results hold no task.
     """
-    longest = max((len(result["tasks"]) for result in results), default=0)
-    if longest == 0:
-        raise ValueError("they hold no task")
-    places = ("first", "second" if longest <= 2 else "later")
-    gathered: dict[str, dict[str, list[dict]]] = {}
+    gathered: dict[str, dict[int, list[dict]]] = {}
     for result in results:
         for place, task in enumerate(result["tasks"]):
-            groups = gathered.setdefault(task["name"], {when: [] for when in places})
-            groups[places[min(place, 1)]].append(task)
-    return gathered
+            gathered.setdefault(task["name"], {}).setdefault(place, []).append(task)
+    if not gathered:
+        raise ValueError("they hold no task")
+    return {name: dict(sorted(places.items())) for name, places in gathered.items()}
+
+
+def by_task(results: Sequence[dict]) -> dict[str, dict[str, list[dict]]]:
+    """As `by_place`, but tells only tasks learned first from those learned later.
+
+    Returns:
+        By name: {"first": the tasks that were learned first, "second": those that were
+        learned after another}, either may be empty. "second" is "later" if a repeat has
+        more than two tasks.
+
+    Raises:
+        ValueError: the results hold no task.
+    """
+    gathered = by_place(results)
+    two = all(place < 2 for places in gathered.values() for place in places)
+    return {
+        name: {
+            "first": places.get(0, []),
+            "second" if two else "later": [
+                task for place, tasks in places.items() if place > 0 for task in tasks
+            ],
+        }
+        for name, places in gathered.items()
+    }
 
 
 def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> None:
@@ -222,19 +243,14 @@ def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
         results: repeats of atari_pathnet.py as in results.jsonl.
 
     Raises:
-        ValueError: the results hold no game.
+        ValueError: the results hold no task.
         OSError: the file cannot be written; an existing one then stays as it was.
     """
-    games: dict[str, dict[int, list[dict]]] = {}
-    for result in results:
-        for place, task in enumerate(result["tasks"]):
-            games.setdefault(task["name"], {}).setdefault(place, []).append(task)
-    if not games:
-        raise ValueError("they hold no game")
+    games = by_place(results)
     figure, panels = _panels(len(games))
     for axes, (game, places) in zip(panels, games.items()):
         key = []
-        for place, tasks in sorted(places.items()):
+        for place, tasks in places.items():
             colour = task_colour(place)
             key.append((f"learned as task {place + 1}, n = {len(tasks)}", colour))
             for task in tasks:
@@ -254,8 +270,8 @@ def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
 def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """How many modules the best paths share, as a PNG file.
 
-    One panel an order of tasks: the share of repeats with each overlap, its mean, and
-    what two independent random paths would share.
+    One panel an order of tasks: how many repeats have each overlap, its mean ± standard
+    error, and what two independent random paths would share on average.
 
     Args:
         filename: the picture; an existing file is replaced.
@@ -305,7 +321,7 @@ def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None
         results: repeats of the same tasks, as in results.jsonl.
 
     Raises:
-        UserError: the repeats are not of the same tasks.
+        ValueError: the repeats hold no task, or not the same ones in the same order.
         OSError: the file cannot be written; an existing one then stays as it was.
     """
     names, accuracy = recorded.retention(results)
@@ -354,7 +370,7 @@ def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None
 def mean_curve(
     curves: Sequence[dict],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of fitness curves, smoothed over `CURVE_WINDOW` generations, and its margin.
+    """Mean of fitness curves, smoothed over `CURVE_WINDOW` points, and its margin.
 
     A curve that ends earlier than others counts with its last fitness from there on.
 
@@ -569,35 +585,53 @@ def main(filenames: Sequence[str]) -> None:
     settings = recorded.by_setting(results)
     for setting, group in settings.items():
         atari = all(result.get("script") == "atari" for result in group)
-        table = (
-            recorded.score_table(group) if atari else recorded.table(group, FLAGS.level)
-        )
+        with _telling("level"):
+            table = (
+                recorded.score_table(group)
+                if atari
+                else recorded.table(group, FLAGS.level)
+            )
         print(f"{setting}\n\n{table}\n".lstrip())
         if FLAGS.retention:
-            print(f"{recorded.retention_table(group)}\n")
+            with _telling("retention"):
+                print(f"{recorded.retention_table(group)}\n")
     for setting, group in recorded.by_setting(results, ignored={"control"}).items():
-        if len({result.get("control") for result in group}) > 1:
+        if len({result.get("control", "pathnet") for result in group}) > 1:
             print(f"{setting}\n\n{recorded.control_table(group)}\n".lstrip())
     for flag, (plot, _) in PICTURES.items():
         if not FLAGS[flag].value:
             continue
         for number, (setting, group) in enumerate(settings.items(), 1):
             picture = setting_filename(FLAGS[flag].value, setting, number)
-            try:
+            with _telling(flag):
                 plot(picture, group)
-            except (KeyError, ValueError) as error:
-                lack = f"they have no {error}" if isinstance(error, KeyError) else error
-                raise commandline.UserError(
-                    f"flag --{flag}: cannot be drawn of these results, as {lack}; "
-                    "name others or leave the flag out"
-                ) from error
             print(f"Picture: {picture}" + (f" of {setting}" if setting else ""))
+
+
+@contextlib.contextmanager
+def _telling(flag: str) -> Iterator[None]:
+    """Tells the user if the results lack what a flag asks for."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        lack = f"they have no {error}" if isinstance(error, KeyError) else error
+        raise commandline.UserError(
+            f"flag --{flag}: does not fit these results, as {lack}; name others or "
+            "leave the flag out"
+        ) from error
+
+
+def _is_png(filename: str | None) -> bool:
+    """Whether a picture may go there; an empty name, like none, draws nothing."""
+    return not filename or Path(filename).suffix.lower() == ".png"
 
 
 if __name__ == "__main__":
     FLAGS = flags.FLAGS
     for flag, (_, what) in PICTURES.items():
         flags.DEFINE_string(flag, None, f"{what}: a PNG file to draw.")
+        # Or a flag without its value would take, and overwrite, the next results file.
+        flags.register_validator(flag, _is_png, "name a picture that ends in .png")
     flags.DEFINE_float(
         "level", None, "Count generations up to this training accuracy.", 0, 1
     )

@@ -2,6 +2,7 @@
 
 import functools
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -301,8 +302,7 @@ def test_losses_and_gradients_are_those_of_the_masked_reference(task, use_lstm):
 
 def test_the_norm_of_a_gradient_is_clipped():
     clipped = 1e-3
-    values = vars(LEARNING) | {"grad_norm_clip": clipped}
-    actor = Bench(1, True, Learning(**values))
+    actor = Bench(1, True, replace(LEARNING, grad_norm_clip=clipped))
     rollout = actor.rollout(actor.prepare(5))
     _, told = actor.push(rollout)
     assert told["charts/gradient_norm"] > 10 * clipped

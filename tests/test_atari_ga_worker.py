@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from test_parameter_servers import LEARNING
 
 import atari_ga_worker
 import checkpoint
@@ -17,7 +18,7 @@ import pathnet
 import results
 from atari_ga_worker import BINS, UNSET, Curve, GaWorker, Settings
 from commandline import UserError
-from parameter_servers import Grid, Learning, Shared
+from parameter_servers import Grid, Shared
 from pathnet import tf
 
 no_deadline = settings(deadline=None)
@@ -194,18 +195,6 @@ def test_a_path_in_a_few_characters():
 
 ACTORS = 3
 GRID = Grid(2, 4, 2, (12,), (12,), actions=(3, 3), use_lstm=False)
-LEARNING = Learning(
-    t_max=2,
-    gamma=0.99,
-    entropy=0.01,
-    value_weight=0.5,
-    learning_rate=0.01,
-    rms_decay=0.9,
-    rms_momentum=0.0,
-    rms_epsilon=1e-4,
-    grad_norm_clip=40,
-    max_time_step=1000,
-)
 
 
 class World:
@@ -424,12 +413,26 @@ def test_servers_that_die_come_back_from_the_last_checkpoint(world):
     again.close()
 
 
-def test_a_worker_that_dies_as_it_ends_a_task_ends_it_again(world, monkeypatch):
-    """The servers are one task ahead of the last checkpoint: it must not be forgotten."""
+def start_and_save(world):
+    """A worker that made a checkpoint after 900 of the first task's 1,000 steps."""
     worker, session = world.start()
     world.play([1, 5, 3], steps=900)
     worker.look(session)
     worker.save(session)
+    return worker, session
+
+
+def assert_goes_on(world, worker, session):
+    """From that checkpoint: both tasks are ended, the first one's 900 steps counted."""
+    assert not finish_task(world, worker, session, 0, best=1)
+    assert finish_task(world, worker, session, 1, best=1)
+    assert worker.finish() == "CATCH_CATCH,TASK1:1900,TASK2:1000,Done"
+    worker.close()
+
+
+def test_a_worker_that_dies_as_it_ends_a_task_ends_it_again(world, monkeypatch):
+    """The servers are one task ahead of the last checkpoint: it must not be forgotten."""
+    worker, session = start_and_save(world)
 
     class Death(Exception):
         pass
@@ -444,19 +447,13 @@ def test_a_worker_that_dies_as_it_ends_a_task_ends_it_again(world, monkeypatch):
     again, session = world.start()
     now = world.values()
     assert (now["task"], now["steps"], now["ready"]) == (0, 900, True)
-    assert not finish_task(world, again, session, 0, best=1)
-    assert finish_task(world, again, session, 1, best=1)
-    assert again.finish() == "CATCH_CATCH,TASK1:1900,TASK2:1000,Done"
+    assert_goes_on(world, again, session)
     worker.close()
-    again.close()
 
 
 def test_a_worker_that_is_cut_off_as_it_ends_a_task_ends_it_again(world, monkeypatch):
     """The same when it lives on, and only the servers' answer was lost."""
-    worker, session = world.start()
-    world.play([1, 5, 3], steps=900)
-    worker.look(session)
-    worker.save(session)
+    worker, session = start_and_save(world)
     run = session.run
 
     def answer_lost(fetches, *feeds):
@@ -472,10 +469,7 @@ def test_a_worker_that_is_cut_off_as_it_ends_a_task_ends_it_again(world, monkeyp
     assert world.values()["task"] == 1
     worker.set_up(session)
     assert world.values()["task"] == 0
-    assert not finish_task(world, worker, session, 0, best=1)
-    assert finish_task(world, worker, session, 1, best=1)
-    assert worker.finish() == "CATCH_CATCH,TASK1:1900,TASK2:1000,Done"
-    worker.close()
+    assert_goes_on(world, worker, session)
 
 
 @pytest.mark.parametrize(

@@ -352,7 +352,8 @@ def test_scores_are_a_line_a_repeat_and_task(panels_of):
 @pytest.mark.parametrize(
     "plot",
     [plotting.plot_accuracies, plotting.plot_curves, plotting.plot_scores]
-    + [plotting.plot_generations, plotting.plot_overlaps, plotting.plot_usage],
+    + [plotting.plot_generations, plotting.plot_overlaps, plotting.plot_usage]
+    + [plotting.plot_retention],
 )
 @pytest.mark.parametrize("results", [[], [{"tasks": []}]])
 def test_a_picture_of_nothing_is_refused(tmp_path, plot, results):
@@ -415,12 +416,52 @@ def test_the_command_draws_every_picture_of_every_setting(tmp_path):
     [
         ("--scores=scores.png", "flag --scores: .* they have no 'steps'"),
         ("--curves=missing/curves.png", "missing/curves.png: No such file"),
+        ("--curves=results.jsonl/a.png", " results.jsonl/a.png: Not a directory"),
     ],
 )
 def test_a_picture_that_cannot_be_drawn_is_one_line(tmp_path, option, reason):
     done = command(tmp_path, [recorded_as("pathnet", 50)], option)
     assert done.returncode == 2
     assert re.search(reason, done.stderr) and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
+
+
+def test_a_flag_without_its_picture_spares_the_results(tmp_path):
+    """It takes the file that comes after it for its value."""
+    done = command(tmp_path, [recorded_as("pathnet", 50)], "--curves", "results.jsonl")
+    assert done.returncode == 2
+    expected = "flag --curves=results.jsonl: name a picture that ends in .png"
+    assert expected in done.stderr and done.stderr.count("\n") == 1
+    assert plotting.recorded.read([tmp_path / "results.jsonl"])
+
+
+def without_curves(result):
+    return result | learned("1v3", generations=9, fitness=1, accuracy_test=1)
+
+
+def without_retention(result):
+    return {name: value for name, value in result.items() if name != "retention"}
+
+
+def of_other_tasks(result):
+    return result | {"tasks": result["tasks"][::-1]}
+
+
+@pytest.mark.parametrize(
+    ("option", "change", "reason"),
+    [
+        ("--level=0.5", without_curves, "they have no 'curve'"),
+        ("--retention=a.png", without_retention, "they have no 'retention'"),
+        ("--retention=a.png", of_other_tasks, "not of the same tasks in the same"),
+    ],
+)
+def test_results_that_do_not_fit_a_flag_are_one_line(tmp_path, option, change, reason):
+    found = recorded_as("pathnet", 50)
+    done = command(tmp_path, [found, change(found)], option)
+    assert done.returncode == 2
+    flag = option.partition("=")[0]
+    assert re.search(f"flag {flag}: .*{reason}", done.stderr)
+    assert done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
 
 

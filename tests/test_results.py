@@ -73,6 +73,9 @@ def test_read_keeps_the_order_of_files_and_lines(tmp_path):
         "[" * 100_000,
         '{"tasks": [{"name": "a", "generations": 1%s}], "flags": {}}' % ("0" * 999),
         '{"tasks": [{"name": "a", "generations": "x"}], "flags": {}}',
+        '{"tasks": [{"name": "a", "generations": 1, "fitness": 1}], "flags": {}}',
+        json.dumps(repeat([], "b", (1, 1))),
+        json.dumps(repeat("a", "b", (1, 1)) | {"script": "atari", "seed": 0}),
         "\x00\xff",
     ],
 )
@@ -148,6 +151,12 @@ def test_generations_to_a_level_is_of_the_mean_of_the_last_winners():
     assert results.generations_to(curve(0, 1, 0, 1, 1), 0.6, window=3) == 4
     assert results.generations_to(curve(0, 1, 0, 1, 0), 0.7, window=3) is None
     assert results.generations_to(curve(1, 1), 0.1, window=10) is None
+
+
+@pytest.mark.parametrize("level", [0.1, 0.7, 0.9, 0.95, 0.99, 1])
+def test_a_level_that_is_just_met_is_reached(level):
+    """Though the mean of ten times a number may be rounded to less than it."""
+    assert results.generations_to(curve(0, *[level] * 12), level) == 11
 
 
 def test_table_to_a_level_counts_the_repeats_that_reached_it():
@@ -315,6 +324,33 @@ def test_controls_are_compared_on_the_same_seeds():
     assert rows[5][3:5] == ["3", "200.0 ± 0.0"]
 
 
+def test_controls_are_compared_after_the_same_tasks():
+    """Repeats of one seed that learned another task before are others."""
+    found = []
+    for before, scale in (("1v3", 1), ("4v5", 3)):
+        for control, generations in (("pathnet", 50), ("scratch", 100)):
+            for seed in range(2):
+                result = controlled(seed, control, scale * generations)
+                result["tasks"][0]["name"] = before
+                found.append(result)
+    rows = {
+        (task, control): row
+        for task, control, *row in cells(results.control_table(found))
+    }
+    assert rows["2: 1v2", "pathnet"][0] == "4"
+    assert rows["2: 1v2", "pathnet"][2:4] == ["100.0 ± 28.9", "2.00 [2.00, 2.00]"]
+    assert rows["1: 1v3", "pathnet"][0] == "2"
+
+
+def test_results_from_before_there_were_controls_are_of_pathnet():
+    found = [controlled(0, control, 50) for control in ("pathnet", "scratch")]
+    del found[0]["control"]
+    assert [row[1] for row in cells(results.control_table(found))][:2] == [
+        "pathnet",
+        "scratch",
+    ]
+
+
 @pytest.mark.parametrize("paired", [True, False])
 def test_an_interval_needs_two_values_each_and_a_ratio(paired):
     assert results.speedup_interval([3], [2], paired) is None
@@ -392,9 +428,12 @@ def test_retention_is_a_matrix_a_repeat():
 
 def test_retention_of_different_tasks_is_refused():
     other = repeat("1v2", "1v3", (1, 1)) | {"retention": [[0.5], [0.5, 0.5]]}
-    for found in ([remembered([0.5], [0.5, 0.75]), other], [repeat("a", "b", (1, 1))]):
-        with pytest.raises(UserError, match="same tasks in the same order"):
-            results.retention(found)
+    with pytest.raises(ValueError, match="same tasks in the same order"):
+        results.retention([remembered([0.5], [0.5, 0.75]), other])
+    with pytest.raises(KeyError, match="retention"):
+        results.retention([repeat("a", "b", (1, 1))])
+    with pytest.raises(ValueError, match="no task"):
+        results.retention([])
 
 
 def test_damaged_batches_are_refused_or_read(tmp_path):
@@ -421,6 +460,16 @@ def test_a_batch_of_nonsense_is_refused(tmp_path, change):
     file = write(tmp_path / "results.jsonl", result | change)
     with pytest.raises(UserError, match=r"results\.jsonl: .*no repeat"):
         results.batch(file, "trial", {"M": 10})
+
+
+def test_a_speedup_is_against_the_same_game_learned_before():
+    def game(name, steps):
+        curve = {"steps": [steps], "return": [20.0], "episodes": [30]}
+        return {"name": name, "steps": steps, "score": 20.0, "curve": curve}
+
+    tasks = [game("pong", 90), game("breakout", 50), game("pong", 30)]
+    rows = cells(results.score_table([{"seed": 0, "tasks": tasks}], levels=(0,)))
+    assert [row[4:] for row in rows] == [["90", ""], ["50", ""], ["30", "3.00"]]
 
 
 def test_a_task_that_ended_on_its_score_reached_it():
