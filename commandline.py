@@ -16,9 +16,9 @@ def run(main, with_files=False):
 
     With `with_files`, the arguments that are no flags are given to main as a list.
 
-    Exit status 0 if main returns or --help was asked for, 2 for a mistake in a flag or a file or a folder that
-    cannot be written, 130 for Ctrl-C. Any other exception is a defect of the program
-    and keeps its traceback.
+    Exit status 0 if main returns or --help was asked for, 2 for a mistake in a flag or
+    a file or a folder that cannot be written, 130 for Ctrl-C. Any other exception is a
+    defect of the program and keeps its traceback.
     """
 
     def parse(argv):

@@ -587,7 +587,7 @@ def main(filenames: Sequence[str]) -> None:
         atari = all(result.get("script") == "atari" for result in group)
         with _telling("level"):
             table = (
-                recorded.score_table(group)
+                recorded.score_table(group, [float(v) for v in FLAGS.score_levels])
                 if atari
                 else recorded.table(group, FLAGS.level)
             )
@@ -626,6 +626,13 @@ def _is_png(filename: str | None) -> bool:
     return not filename or Path(filename).suffix.lower() == ".png"
 
 
+def _are_numbers(values: Sequence[str]) -> bool:
+    try:
+        return all(math.isfinite(float(value)) for value in values)
+    except ValueError:
+        return False
+
+
 if __name__ == "__main__":
     FLAGS = flags.FLAGS
     for flag, (_, what) in PICTURES.items():
@@ -635,4 +642,8 @@ if __name__ == "__main__":
     flags.DEFINE_float(
         "level", None, "Count generations up to this training accuracy.", 0, 1
     )
+    flags.DEFINE_list(
+        "score_levels", ["0", "15"], "Scores of games to which agent steps are counted."
+    )
+    flags.register_validator("score_levels", _are_numbers, "separate numbers by commas")
     commandline.run(main, with_files=True)

@@ -269,7 +269,7 @@ def score_table(results, levels=(0, 15)):
     """
     rows = [
         "| seed | task | agent steps | last score | "
-        + " | ".join(f"steps to {level} | speedup" for level in levels)
+        + " | ".join(f"steps to {level:g} | speedup" for level in levels)
         + " |",
         "| --- " * (4 + 2 * len(levels)) + "|",
     ]

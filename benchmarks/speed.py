@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from masked_pathnet import MaskedPathNet  # noqa: E402
 
+import commandline  # noqa: E402
 import pathnet  # noqa: E402
 
 SHAPES = {
@@ -276,7 +277,16 @@ def cifar():
         loading(folder)
 
 
+JOBS = {"mnist": mnist, "cifar": cifar}
+
+
+def main(names):
+    for name in names:
+        if name not in JOBS:
+            raise commandline.UserError(f"no job '{name}': name {' or '.join(JOBS)}")
+    for name in names or JOBS:
+        JOBS[name]()
+
+
 if __name__ == "__main__":
-    jobs = {"mnist": mnist, "cifar": cifar}
-    for job in sys.argv[1:] or jobs:
-        jobs[job]()
+    commandline.run(main, with_files=True)

@@ -162,6 +162,12 @@ def test_a_defect_keeps_its_traceback(script, body, told):
     assert done.stderr.endswith(told + "\n")
 
 
+def test_a_benchmark_that_is_not_there_is_one_line(scripts, tmp_path):
+    done = scripts.run(tmp_path, "benchmarks/speed.py", "mnist", "minst")
+    told = "speed.py: no job 'minst': name mnist or cifar\n"
+    assert (done.status, done.stdout, done.stderr) == (2, "", told)
+
+
 @pytest.mark.parametrize("status", [0, 3])
 def test_main_may_exit(script, status):
     done = script(body=f"sys.exit({status})")

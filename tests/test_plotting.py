@@ -20,6 +20,8 @@ from test_pictures import count_colour
 import pictures
 import plotting
 
+PONG = Path(plotting.__file__).parent / "figures" / "pong_scores.jsonl"
+
 # Generations
 
 
@@ -433,6 +435,16 @@ def test_a_flag_without_its_picture_spares_the_results(tmp_path):
     expected = "flag --curves=results.jsonl: name a picture that ends in .png"
     assert expected in done.stderr and done.stderr.count("\n") == 1
     assert plotting.recorded.read([tmp_path / "results.jsonl"])
+
+
+def test_the_table_of_games_counts_steps_to_the_levels_asked_for(tmp_path):
+    pong = plotting.recorded.read([PONG])
+    done = command(tmp_path, pong, "--score_levels=-3,0.5")
+    assert done.returncode == 0
+    assert "| steps to -3 | speedup | steps to 0.5 | speedup |" in done.stdout
+    done = command(tmp_path, pong, "--score_levels=high")
+    assert done.returncode == 2
+    assert "flag --score_levels=['high']: separate numbers by commas" in done.stderr
 
 
 def without_curves(result):
