@@ -476,6 +476,7 @@ class GaWorker:
             {
                 "script": "atari",
                 "seed": self._settings.seed,
+                "control": self._settings.control,
                 "flags": self._settings.flags,
                 "versions": recording.versions(),
                 "tasks": self._outcomes,

@@ -582,13 +582,13 @@ def main(filenames: Sequence[str]) -> None:
     results = recorded.read(filenames)
     if not results:
         raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
+    levels = [float(level) for level in FLAGS.score_levels]
     settings = recorded.by_setting(results)
     for setting, group in settings.items():
-        atari = all(result.get("script") == "atari" for result in group)
         with _telling("level"):
             table = (
-                recorded.score_table(group, [float(v) for v in FLAGS.score_levels])
-                if atari
+                recorded.score_table(group, levels)
+                if _of_games(group)
                 else recorded.table(group, FLAGS.level)
             )
         print(f"{setting}\n\n{table}\n".lstrip())
@@ -597,7 +597,12 @@ def main(filenames: Sequence[str]) -> None:
                 print(f"{recorded.retention_table(group)}\n")
     for setting, group in recorded.by_setting(results, ignored={"control"}).items():
         if len({result.get("control", "pathnet") for result in group}) > 1:
-            print(f"{setting}\n\n{recorded.control_table(group)}\n".lstrip())
+            table = (
+                recorded.score_control_table(group, levels)
+                if _of_games(group)
+                else recorded.control_table(group)
+            )
+            print(f"{setting}\n\n{table}\n".lstrip())
     for flag, (plot, _) in PICTURES.items():
         if not FLAGS[flag].value:
             continue
@@ -606,6 +611,10 @@ def main(filenames: Sequence[str]) -> None:
             with _telling(flag):
                 plot(picture, group)
             print(f"Picture: {picture}" + (f" of {setting}" if setting else ""))
+
+
+def _of_games(results: Sequence[dict]) -> bool:
+    return all(result.get("script") == "atari" for result in results)
 
 
 @contextlib.contextmanager

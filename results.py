@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import functools
 import json
 import os
 
@@ -261,6 +262,14 @@ def steps_to(curve, level):
     return int(steps[reached[0]]) if len(reached) else None
 
 
+def _steps_needed(task, level):
+    """As steps_to, of a game; one that ended on its score has reached it."""
+    needed = steps_to(task["curve"], level)
+    if needed is None and task["score"] >= level:
+        return task["steps"]  # within the last point of the curve
+    return needed
+
+
 def score_table(results, levels=(0, 15)):
     """A Markdown table of games: agent steps of each task until its score reached levels.
 
@@ -279,9 +288,7 @@ def score_table(results, levels=(0, 15)):
             cells = [str(result["seed"]), f"{place + 1}: {task['name']}"]
             cells += [f"{task['steps']:,}", f"{task['score']:.1f}"]
             for level in levels:
-                needed = steps_to(task["curve"], level)
-                if needed is None and task["score"] >= level:
-                    needed = task["steps"]  # within the last point of the curve
+                needed = _steps_needed(task, level)
                 earlier = first.get((task["name"], level))
                 first.setdefault((task["name"], level), needed)
                 cells.append("never" if needed is None else f"{needed:,}")
@@ -338,6 +345,53 @@ def control_table(results):
     same tasks, divided by those of this one, with a bootstrap interval; for every task
     but the first.
     """
+    rows = [
+        "| task | control | repeats | converged | generations | speedup [95 %] | held-out % |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for place, name, control, repeats, scratch in _controls(results):
+        tasks = list(repeats.values())
+        cells = [
+            f"{place + 1}: {name}",
+            control,
+            str(len(tasks)),
+            str(sum(task["converged"] for task in tasks)),
+            _spread([task["generations"] for task in tasks], 1),
+            _paired_speedup(scratch, repeats, lambda task: task["generations"]),
+            _spread([100 * task["accuracy_test"] for task in tasks], 2),
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def score_control_table(results, levels=(0, 15)):
+    """As `control_table`, of games: agent steps until the score reached levels."""
+    rows = [
+        "| task | control | repeats | "
+        + " | ".join(f"steps to {level:g} | speedup [95 %]" for level in levels)
+        + " |",
+        "| --- " * (3 + 2 * len(levels)) + "|",
+    ]
+    for place, name, control, repeats, scratch in _controls(results):
+        cells = [f"{place + 1}: {name}", control, str(len(repeats))]
+        for level in levels:
+            needed = functools.partial(_steps_needed, level=level)
+            steps = [n for n in map(needed, repeats.values()) if n is not None]
+            never = len(repeats) - len(steps)
+            cells += [
+                _spread(steps, 0) + (f", {never} never" if never else ""),
+                _paired_speedup(scratch, repeats, needed),
+            ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _controls(results):
+    """Yields (place, task name, control, its repeats, those of scratch to compare with).
+
+    Repeats are {(names of the tasks before, seed): task}; there is nothing to compare
+    the first task with, nor scratch itself.
+    """
     groups = {}
     for result in results:
         names = tuple(task["name"] for task in result["tasks"])
@@ -345,33 +399,22 @@ def control_table(results):
             of_control = groups.setdefault((place, task["name"]), {})
             repeats = of_control.setdefault(result.get("control", "pathnet"), {})
             repeats[names[:place], result["seed"]] = task
-    rows = [
-        "| task | control | repeats | converged | generations | speedup [95 %] | held-out % |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
     for (place, name), of_control in groups.items():
-        scratch = of_control.get("scratch", {})
         for control, repeats in of_control.items():
-            tasks = list(repeats.values())
-            shared = [repeat for repeat in repeats if repeat in scratch]
-            ratio = ""
-            if place > 0 and control != "scratch" and shared:
-                ratio = speedup_text(
-                    [scratch[repeat]["generations"] for repeat in shared],
-                    [repeats[repeat]["generations"] for repeat in shared],
-                    paired=True,
-                )
-            cells = [
-                f"{place + 1}: {name}",
-                control,
-                str(len(tasks)),
-                str(sum(task["converged"] for task in tasks)),
-                _spread([task["generations"] for task in tasks], 1),
-                ratio,
-                _spread([100 * task["accuracy_test"] for task in tasks], 2),
-            ]
-            rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+            compared = place > 0 and control != "scratch"
+            scratch = of_control.get("scratch", {}) if compared else {}
+            yield place, name, control, repeats, scratch
+
+
+def _paired_speedup(scratch, repeats, needed):
+    """What scratch needed divided by what the same repeats needed, as text."""
+    pairs = [
+        (needed(scratch[repeat]), needed(task))
+        for repeat, task in repeats.items()
+        if repeat in scratch
+    ]
+    pairs = [pair for pair in pairs if None not in pair]
+    return speedup_text(*zip(*pairs), paired=True) if pairs else ""
 
 
 def retention(results):

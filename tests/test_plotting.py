@@ -447,6 +447,15 @@ def test_the_table_of_games_counts_steps_to_the_levels_asked_for(tmp_path):
     assert "flag --score_levels=['high']: separate numbers by commas" in done.stderr
 
 
+def test_games_have_a_table_of_controls(tmp_path):
+    pong = plotting.recorded.read([PONG])
+    scratch = [result | {"control": "scratch"} for result in pong]
+    done = command(tmp_path, pong + scratch)
+    assert done.returncode == 0, done.stderr
+    assert "| 2: pong | pathnet | 3 |" in done.stdout
+    assert "1.00 [1.00, 1.00]" in done.stdout
+
+
 def without_curves(result):
     return result | learned("1v3", generations=9, fitness=1, accuracy_test=1)
 

@@ -472,6 +472,31 @@ def test_a_speedup_is_against_the_same_game_learned_before():
     assert [row[4:] for row in rows] == [["90", ""], ["50", ""], ["30", "3.00"]]
 
 
+def test_controls_of_games_are_compared_by_the_steps_to_a_score():
+    def game(steps, score):
+        curve = {"steps": [steps], "return": [score], "episodes": [30]}
+        return {"name": "pong", "steps": steps, "score": score, "curve": curve}
+
+    found = [
+        {"seed": seed, "control": control, "tasks": [game(900, 20.0), game(*second)]}
+        for seed in range(2)
+        for control, second in (
+            ("pathnet", (100 + 100 * seed, 20.0)),
+            ("scratch", (300 + 300 * seed, 20.0)),
+            ("finetune", (150, 20.0 - 30 * seed)),
+        )
+    ]
+    rows = cells(results.score_control_table(found, levels=(0, 15)))
+    assert [row[:5] for row in rows] == [
+        ["1: pong", "pathnet", "2", "900 ± 0", ""],
+        ["1: pong", "scratch", "2", "900 ± 0", ""],
+        ["1: pong", "finetune", "2", "900 ± 0", ""],
+        ["2: pong", "pathnet", "2", "150 ± 50", "3.00 [3.00, 3.00]"],
+        ["2: pong", "scratch", "2", "450 ± 150", ""],
+        ["2: pong", "finetune", "2", "150, 1 never", "2.00"],
+    ]
+
+
 def test_a_task_that_ended_on_its_score_reached_it():
     """The curve's last point holds other episodes as well."""
     curve = {"steps": [100, 200], "return": [0.0, 14.0], "episodes": [30, 40]}
