@@ -100,16 +100,23 @@ def batch(filename, script, flags):
 def read(filenames):
     """Reads results files.
 
+    A line that was there before, as in a file named twice or a copy of it, is the same
+    repeat and counts once.
+
     Returns:
       list of dicts, a repeat each, as the scripts write them.
     Raises:
       UserError: a line is not such an object; names file and line.
       OSError: a file cannot be read.
     """
-    results = []
+    results, seen = [], set()
     for filename in filenames:
         with open(filename, encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, 1):
+                line = line.strip()
+                if line in seen:
+                    continue
+                seen.add(line)
                 try:
                     result = json.loads(line)
                     _check(result)

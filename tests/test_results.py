@@ -59,6 +59,16 @@ def test_read_keeps_the_order_of_files_and_lines(tmp_path):
     assert [r["tasks"][0]["generations"] for r in read] == [4, 5, 6]
 
 
+def test_read_counts_a_repeat_once_however_often_its_file_is_named(tmp_path):
+    one = write(tmp_path / "1", repeat("a", "b", (4, 2)), repeat("a", "b", (5, 2)))
+    copy = tmp_path / "copy"
+    copy.write_bytes(one.read_bytes())
+    with copy.open("a") as file:
+        file.write(json.dumps(repeat("a", "b", (6, 2))) + "\n")
+    read = results.read([one, one, copy])
+    assert [r["tasks"][0]["generations"] for r in read] == [4, 5, 6]
+
+
 @pytest.mark.parametrize(
     "line",
     [
