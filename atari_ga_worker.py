@@ -350,6 +350,7 @@ class GaWorker:
             episode = dict(zip(parameter_servers.EPISODE, row))
             self._curve.add(episode["steps"], episode["episodic_return"])
         now = self._change(session, **now | {"returns": returns, "played": played})
+        self._log(now, episodes)
 
         score = self._curve.score()
         enough = (
@@ -359,7 +360,6 @@ class GaWorker:
         )
         if enough or now["steps"] >= self._max_time_step:
             return self._end_task(session, now)
-        self._log(now, episodes)
         if self._settings.control == "finetune" and now["task"] > 0:
             return False  # nothing evolves
         rng = self._rng(now["task"], now["generation"], now["steps"])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_parameter_servers import LEARNING
 
 import atari_ga_worker
@@ -352,6 +353,11 @@ def test_two_tasks_and_the_last_line(world):
     assert entry["tasks"][0]["curve"]["episodes"] == [3]
     assert (world.folder / "paths.png").stat().st_size > 1000
     worker.close()
+    # Curves reach the end of their task.
+    for task in 1, 2:
+        events = EventAccumulator(str(world.folder / f"task{task}_catch")).Reload()
+        last = events.Scalars("charts/episodic_return")[-1]
+        assert (last.step, last.value) == (1000, pytest.approx(4 / 3))
 
 
 def test_a_task_ends_on_a_score(world):
