@@ -167,8 +167,9 @@ def launch():
     label = f"atari__{'_'.join(FLAGS.games)}__seed{FLAGS.seed}__{now}"
     folder = folders.new(FLAGS.log_dir, label)
     say(
-        f"{servers} parameter servers, {actors} actors of {environments_an_actor(actors)} "
-        f"environments and {threads(actors)} threads, 1 GA worker; logs in {folder}"
+        f"parameter servers: {servers}, GA workers: 1, actors: {actors}, each with "
+        f"environments: {environments_an_actor(actors)}, threads: {threads(actors)}; logs "
+        f"in {folder}"
     )
     line = cluster.launch(servers, actors, FLAGS.st_port_num, folder)
     print(f"Results: {folder}\ntensorboard --logdir={folder}")
