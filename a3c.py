@@ -6,12 +6,13 @@ place of its network.
 
 An actor pulls its path's modules once a rollout, acts on copies of its own, and pushes
 gradients of those modules alone: what travels does not depend on M. Between two pulls
-its parameters do not change, so that what layer 1 made of a screen, which is most of the
-work, is computed once: when it acts. Learning goes on from there.
+its parameters do not change, so that what it computes when it acts, from the outputs of
+layer 1 to the gates of the LSTM, is what learning needs: it is kept, and learning only
+goes back through it.
 """
 
 from environments import FRAMES, SCREEN
-from parameter_servers import EPISODE, KERNELS, UNITS
+from parameter_servers import EPISODE, UNITS
 from pathnet import tf
 
 # Roughly what the grey pixels of a game, 0 to 255, average to and vary by.
@@ -48,17 +49,20 @@ class Actor:
         never change in a task: once is enough for them.
       observed: (ready, task, version, steps), as of the same run's pull.
       act: (actions int64 [E], state float32 [2, E, 256]) from `observation`, `state`.
-        Remembers what layer 1 made of the observation as that of `step` of the rollout.
-      push: (accepted, {name: loss}) from a rollout whose every step has been acted in.
+        Keeps what learning needs to know of it, as that of `step` of the rollout.
+      push: (accepted, {name: loss}) from a rollout whose every step has been acted in;
+        `observation` and `state` are those that follow its last step.
     """
 
     def __init__(self, shared, actor, task, envs, device):
         self.t_max = shared.learning.t_max
         self._shared = shared
         self._task = task
+        self._envs = envs
+        self._strides = [*shared.grid.stride_size, None]
         with tf.device(device):
             with tf.name_scope("inputs"):
-                self._build_inputs(envs)
+                self._build_inputs()
             with tf.variable_scope("local"):
                 self._build_pull(actor)
             with tf.name_scope("act"):
@@ -66,12 +70,12 @@ class Actor:
             with tf.name_scope("learn"):
                 self._build_push()
 
-    def _build_inputs(self, E):
-        T, screens = self.t_max, [E, SCREEN, SCREEN, FRAMES]
+    def _build_inputs(self):
+        T, E = self.t_max, self._envs
+        screens = [E, SCREEN, SCREEN, FRAMES]
         self.observation = tf.placeholder(tf.uint8, screens, "observation")
         self.state = tf.placeholder(tf.float32, [2, E, UNITS], "state")
         self.step = tf.placeholder_with_default(0, [], "step")
-        self.observations = tf.placeholder(tf.uint8, [T + 1, *screens], "observations")
         self.actions = tf.placeholder(tf.int64, [T, E], "actions")
         self.rewards = tf.placeholder(tf.float32, [T, E], "rewards")
         self.ends = tf.placeholder(tf.float32, [T, E], "ends")
@@ -96,10 +100,14 @@ class Actor:
         self._index = _copy("index", index, copies)
         self._on = _copy("on", on, copies)
         self._modules = self._pull_modules("path", index, on, copies)
-        self._head = {
-            name: _copy(name, variable.read_value(), copies)
+        head = {
+            name: variable.read_value()
             for name, variable in shared.heads[self._task].items()
         }
+        if grid.use_lstm:
+            # For the way back: turned round once a rollout, not in the product of a step.
+            head["lstm/recurrent"] = tf.transpose(head["lstm/kernel"][UNITS:])
+        self._head = {name: _copy(name, value, copies) for name, value in head.items()}
         self.pull = tf.group(*copies)
 
         copies = []
@@ -110,6 +118,7 @@ class Actor:
         """[L] of (kernel [..., slots * outputs], bias [slots * outputs]), own copies.
 
         A slot that holds no module is all zeros: so is its output, and its gradient.
+        Those of layer 1 take bytes, see _of_pixels.
         """
         modules = []
         for layer, (kernel, bias) in enumerate(
@@ -122,12 +131,14 @@ class Actor:
                 bias_rows = tf.gather(bias, index[layer])
             kernel_rows *= tf.reshape(on[layer], [-1] + [1] * (len(kernel.shape) - 1))
             bias_rows *= on[layer][:, None]
-            prefix = f"{name}/layer{layer + 1}"
+            module = _side_by_side(kernel_rows), tf.reshape(bias_rows, [-1])
+            if layer == 0:
+                module = _of_pixels(*module)
             modules.append(
-                (
-                    _copy(f"{prefix}/kernel", _side_by_side(kernel_rows), copies),
-                    _copy(f"{prefix}/bias", tf.reshape(bias_rows, [-1]), copies),
-                )
+                [
+                    _copy(f"{name}/layer{layer + 1}/{part}", value, copies)
+                    for part, value in zip(("kernel", "bias"), module)
+                ]
             )
         return modules
 
@@ -138,48 +149,49 @@ class Actor:
             parts.append(self._fixed[layer])
         return parts
 
-    def _first_layer(self, observations):
-        """What layer 1 makes of screens, uint8 [n, 84, 84, 4].
+    def _forward(self):
+        """What comes of `observation` and `state`: one step in every environment.
 
         Returns:
-          float32 [n, height, width, 8], and bool [n, height, width, slots * 8]: where
-          the own modules' units are above zero.
+          (output, state, known): float32 [E, 256], what policy and value are made of;
+          the new state; and {name: tensor}, what learning needs to know of this step.
         """
-        x, stride = tf.cast(observations, tf.float32), self._shared.grid.stride_size[0]
-        units = [_units(x, *_of_pixels(*p), stride) for p in self._parts(0)]
-        return tf.add_n([_sum_of_modules(y, KERNELS) for y in units]), units[0] > 0
-
-    def _later_layers(self, x):
-        """What the other layers make of layer 1's outputs: float32 [n, 256]."""
-        grid = self._shared.grid
-        for layer in range(1, grid.L):
-            last = layer == grid.L - 1
-            if last:
-                x = tf.reshape(x, [x.shape[0], -1])
-            stride, outputs = (
-                (None, UNITS) if last else (grid.stride_size[layer], KERNELS)
-            )
-            units = [_units(x, *part, stride) for part in self._parts(layer)]
+        x, known = self.observation, {"observation": self.observation}
+        x = tf.cast(x, tf.float32)
+        for layer, stride in enumerate(self._strides):
+            units = [
+                tf.nn.relu(tf.nn.bias_add(_weighted(x, kernel, stride), bias))
+                for kernel, bias in self._parts(layer)
+            ]
+            outputs = self._shared.grid.kernel_shapes()[layer][-1]
             x = tf.add_n([_sum_of_modules(y, outputs) for y in units])
-        return x
+            known[f"outputs{layer}"] = x
+            # Layer 1 is as far back as learning goes: only its own modules' errors count.
+            for part, y in enumerate(units if layer else units[:1]):
+                known[f"active{layer}_{part}"] = y > 0
+        state = self.state
+        if self._shared.grid.use_lstm:
+            output, cell = tf.unstack(state)
+            inputs = tf.concat([x, output], 1)
+            gates = inputs @ self._head["lstm/kernel"] + self._head["lstm/bias"]
+            known |= {"inputs": inputs, "gates": gates, "cell": cell}
+            state = tf.stack(_lstm(gates, cell))
+            x = state[0]
+        return x, state, known | {"output": x}
 
     def _build_act(self):
         """One step: an action of each environment, drawn from the policy."""
-        first, active = self._first_layer(self.observation)
-        self._first = _local("first", [self.t_max, *first.shape], first.dtype)
-        self._active = _local("active", [self.t_max, *active.shape], active.dtype)
-        x, state = self._later_layers(first), self.state
-        if self._shared.grid.use_lstm:
-            output, cell = tf.unstack(state)
-            gates = tf.concat([x, output], 1) @ self._head["lstm/kernel"]
-            state = tf.stack(_lstm(gates + self._head["lstm/bias"], cell))
-            x = state[0]
-        remembered = [
-            tf.scatter_update(self._first, self.step, first),
-            tf.scatter_update(self._active, self.step, active),
+        output, state, known = self._forward()
+        self._known = {
+            name: _local(f"known/{name}", [self.t_max, *value.shape], value.dtype)
+            for name, value in known.items()
+        }
+        kept = [
+            tf.scatter_update(self._known[name], self.step, value)
+            for name, value in known.items()
         ]
-        with tf.control_dependencies(remembered):
-            actions = tf.random.categorical(self._policy(x), 1)[:, 0]
+        with tf.control_dependencies(kept):
+            actions = tf.random.categorical(self._policy(output), 1)[:, 0]
         self.act = (actions, state)
 
     def _policy(self, x):
@@ -188,52 +200,20 @@ class Actor:
     def _value(self, x):
         return (x @ self._head["value/kernel"] + self._head["value/bias"])[..., 0]
 
-    def _evaluate(self):
-        """Policy and value of all steps of a rollout.
+    def _all_steps(self, name):
+        """What is known of all steps of the rollout, one after the other: [T * E, ...]."""
+        known = self._known[name].read_value()
+        return tf.reshape(known, [-1, *known.shape[2:]])
 
-        Returns:
-          (logits [T, E, actions], value [T+1, E], inputs, gates); the last two are what
-          the LSTM took, [(T+1) * E, 512], and made of it, [T+1] of [E, 1024].
+    def _losses(self, logits, value, bootstrap):
+        """Sums over the T steps of a rollout, means over its E environments.
+
+        Args:
+          logits: [T, E, actions]. value: [T, E]. bootstrap: [E], of what follows.
         """
-        T, E = self.actions.shape
-        bootstrap, _ = self._first_layer(self.observations[-1])
-        self._seen = tf.reshape(self._first.read_value(), [T * E, *bootstrap.shape[1:]])
-        x = self._later_layers(tf.concat([self._seen, bootstrap], 0))
-        inputs, gates = None, []
-        if self._shared.grid.use_lstm:
-            # The features of all steps at once; one by one, only what follows from the
-            # step before.
-            kernel = self._head["lstm/kernel"]
-            entering = tf.split(x @ kernel[:UNITS] + self._head["lstm/bias"], T + 1)
-            output, cell = tf.unstack(self.state)
-            before, after = [], []
-            for t in range(T + 1):
-                if t > 0:
-                    goes_on = (1 - self.ends[t - 1])[:, None]
-                    output, cell = output * goes_on, cell * goes_on
-                before.append(output)
-                gates.append(entering[t] + output @ kernel[UNITS:])
-                output, cell = _lstm(gates[-1], cell)
-                after.append(output)
-            inputs = tf.concat([x, tf.concat(before, 0)], 1)
-            x = tf.concat(after, 0)
-        value = tf.reshape(self._value(x), [T + 1, E])
-        return tf.reshape(self._policy(x[: T * E]), [T, E, -1]), value, inputs, gates
-
-    def _losses(self, logits, value):
-        """Sums over the T steps of a rollout, means over its E environments."""
-        learning = self._shared.learning
-        returns = tf.stop_gradient(
-            tf.stack(
-                n_step_returns(
-                    tf.unstack(self.rewards),
-                    tf.unstack(self.ends),
-                    value[-1],
-                    learning.gamma,
-                )
-            )
-        )
-        value = value[:-1]
+        gamma = self._shared.learning.gamma
+        rewards, ends = tf.unstack(self.rewards), tf.unstack(self.ends)
+        returns = tf.stack(n_step_returns(rewards, ends, bootstrap, gamma))
         log_policy = tf.nn.log_softmax(logits)
         taken = tf.reduce_sum(
             log_policy * tf.one_hot(self.actions, logits.shape[-1]), -1
@@ -251,58 +231,104 @@ class Actor:
 
     def _build_push(self):
         shared, learning = self._shared, self._shared.learning
-        logits, value, inputs, gates = self._evaluate()
-        losses = self._losses(logits, value)
+        T, E = self.t_max, self._envs
+        output = self._all_steps("output")
+        bootstrap, *_ = self._forward()
+        losses = self._losses(
+            tf.reshape(self._policy(output), [T, E, -1]),
+            tf.reshape(self._value(output), [T, E]),
+            tf.stop_gradient(self._value(bootstrap)),
+        )
         loss = (
             losses["policy_loss"]
             + learning.value_weight * losses["value_loss"]
             - learning.entropy * losses["entropy"]
         )
-        pushed = self._gradients(loss, inputs, gates)
+        gradients = self._gradients(loss, output)
         clipped, norm = tf.clip_by_global_norm(
-            tf.nest.flatten(pushed), learning.grad_norm_clip
+            tf.nest.flatten(gradients), learning.grad_norm_clip
         )
-        entries = self._entries(*tf.nest.pack_sequence_as(pushed, clipped))
-        t_max, envs = self.actions.shape.as_list()
         accepted = shared.apply(
             self._task,
-            entries,
-            envs,
-            tf.constant(t_max * envs, tf.int64),
+            self._entries(*tf.nest.pack_sequence_as(gradients, clipped)),
+            E,
+            tf.constant(T * E, tf.int64),
             self.finished,
         )
         self.push = (
             accepted,
             {
-                "losses/policy_loss": losses["policy_loss"] / t_max,
-                "losses/value_loss": losses["value_loss"] / t_max,
-                "losses/entropy": losses["entropy"] / t_max,
+                "losses/policy_loss": losses["policy_loss"] / T,
+                "losses/value_loss": losses["value_loss"] / T,
+                "losses/entropy": losses["entropy"] / T,
                 "charts/gradient_norm": norm,
                 "charts/learning_rate": learning.rate(shared.steps.read_value()),
             },
         )
 
-    def _gradients(self, loss, inputs, gates):
+    def _gradients(self, loss, output):
         """Of the loss: ([L] of (kernel, bias) of the own modules, {name: of the head}).
 
-        Args:
-          inputs, gates: of the LSTM, as from _evaluate.
+        Back through what acting has left: nothing of it is computed a second time.
+        `error` is always the loss's derivative by the outputs that it is come to.
         """
-        used = (
-            self._seen,
-            self._modules[1:],
-            {name: v for name, v in self._head.items() if not name.startswith("lstm")},
-            gates,
+        names = [name for name in self._head if not name.startswith("lstm")]
+        error, *gradients = tf.gradients(loss, [output, *map(self._head.get, names)])
+        head = dict(zip(names, gradients))
+        if self._shared.grid.use_lstm:
+            error, head["lstm/kernel"], head["lstm/bias"] = self._back_in_time(error)
+        modules = []
+        for layer in reversed(range(1, self._shared.grid.L)):
+            error, *gradients = self._back_through(layer, error)
+            modules.append(gradients)
+        modules.append(self._first_layer_gradients(error))
+        return modules[::-1], head
+
+    def _back_in_time(self, error):
+        """From errors of the LSTM's outputs [T * E, 256] to (error, kernel, bias).
+
+        The error is that of its inputs from the grid, [T * E, 256].
+        """
+        steps = zip(
+            tf.unstack(self._known["gates"].read_value()),
+            tf.unstack(self._known["cell"].read_value()),
+            tf.unstack(self.ends),
+            tf.split(error, self.t_max),
         )
-        errors, modules, head, gates = tf.nest.pack_sequence_as(
-            used, tf.gradients(loss, tf.nest.flatten(used))
+        of_output = of_cell = tf.zeros([self._envs, UNITS])
+        of_gates = []
+        for gates, cell, end, of_step in reversed(list(steps)):
+            goes_on = (1 - end)[:, None]
+            of_gate, of_cell = tf.gradients(
+                _lstm(gates, cell),
+                [gates, cell],
+                [of_step + goes_on * of_output, goes_on * of_cell],
+            )
+            of_output = of_gate @ self._head["lstm/recurrent"]
+            of_gates.append(of_gate)
+        of_gates = tf.concat(of_gates[::-1], 0)
+        return (
+            tf.matmul(of_gates, self._head["lstm/kernel"][:UNITS], transpose_b=True),
+            tf.matmul(self._all_steps("inputs"), of_gates, transpose_a=True),
+            tf.reduce_sum(of_gates, 0),
         )
-        if gates:
-            # One product for all steps, in place of one a step and their sum.
-            gates = tf.concat(gates, 0)
-            head["lstm/kernel"] = tf.matmul(inputs, gates, transpose_a=True)
-            head["lstm/bias"] = tf.reduce_sum(gates, 0)
-        return [self._first_layer_gradients(errors), *modules], head
+
+    def _back_through(self, layer, error):
+        """From errors of a layer's outputs, but the first's, to (error, kernel, bias).
+
+        The error is that of its inputs; frozen modules pass it on and learn nothing.
+        """
+        x, stride = self._all_steps(f"outputs{layer - 1}"), self._strides[layer]
+        parts = self._parts(layer)
+        errors = [
+            _of_units(error, self._all_steps(f"active{layer}_{part}"))
+            for part in range(len(parts))
+        ]
+        kernel, _ = parts[0]
+        # Not run, only gone back through.
+        weighted = [_weighted(x, k, stride) for k, _ in parts]
+        error, of_kernel = tf.gradients(weighted, [x, kernel], errors)
+        return error, of_kernel, _sum_of_outputs(errors[0])
 
     def _entries(self, modules, head):
         """Gradients as Shared.apply takes them: (variable, gradient, rows or None)."""
@@ -321,28 +347,27 @@ class Actor:
             entries.append((shared.heads[self._task][name], gradient, None))
         return entries
 
-    def _first_layer_gradients(self, errors):
-        """(kernel, bias) of layer 1, from those of its outputs [T * E, h, w, 8]."""
-        kernel, bias = _of_pixels(*self._modules[0])
-        stride = self._shared.grid.stride_size[0]
-        slots = kernel.shape[-1] // KERNELS
+    def _first_layer_gradients(self, error):
+        """(kernel, bias) of layer 1, from errors of its outputs [T * E, h, w, 8]."""
+        kernel, stride = self._modules[0][0], self._strides[0]
         changes = []
-        for observation, active, error in zip(
-            tf.unstack(self.observations),
-            tf.unstack(self._active.read_value()),
-            tf.split(errors, self.t_max),
-        ):
+        for step, of_step in enumerate(tf.split(error, self.t_max)):
             # One after the other: pixels as floats are the largest thing in memory.
             with tf.control_dependencies([change for change, _ in changes[-1:]]):
-                error = tf.tile(error, [1, 1, 1, slots]) * tf.cast(active, tf.float32)
-                pixels = tf.cast(observation, tf.float32)
+                pixels = self._known["observation"].sparse_read(step)
+                active = self._known["active0_0"].sparse_read(step)
+            of_units = _of_units(of_step, active)
             change = tf.nn.conv2d_backprop_filter(
-                pixels, kernel.shape, error, [1, stride, stride, 1], "VALID"
+                tf.cast(pixels, tf.float32),
+                kernel.shape,
+                of_units,
+                [1, stride, stride, 1],
+                "VALID",
             )
-            changes.append((change, tf.reduce_sum(error, [0, 1, 2])))
-        kernels, biases = zip(*changes)
-        totals = [tf.add_n(kernels), tf.add_n(biases)]
-        return tuple(tf.gradients([kernel, bias], self._modules[0], totals))
+            changes.append((change, _sum_of_outputs(of_units)))
+        kernel, bias = map(tf.add_n, zip(*changes))
+        # By the chain rule through _of_pixels, from what takes bytes to what is learned.
+        return [(kernel - PIXEL_MEAN * bias) / PIXEL_DEVIATION, bias]
 
 
 def _local(name, shape, dtype):
@@ -386,23 +411,36 @@ def _of_pixels(kernel, bias):
     return kernel, bias - PIXEL_MEAN * tf.reduce_sum(kernel, [0, 1, 2])
 
 
-def _units(x, kernel, bias, stride):
-    """ReLU units of modules side by side; stride None: linear modules.
+def _weighted(x, kernel, stride):
+    """Weighted sums of x [n, height, width, channels] for all modules side by side.
 
     Args:
-      x: [n, height, width, channels], or [n, inputs].
+      stride: of a conv layer's kernel; None: linear modules, which take any shape.
     """
     if stride is None:
-        y = tf.matmul(x, kernel)
-    else:
-        y = tf.nn.conv2d(x, kernel, stride, "VALID")
-    return tf.nn.relu(tf.nn.bias_add(y, bias))
+        return tf.reshape(x, [x.shape[0], -1]) @ kernel
+    return tf.nn.conv2d(x, kernel, stride, "VALID")
 
 
 def _sum_of_modules(units, outputs):
     """Sum over modules side by side, of `outputs` channels or units each."""
     apart = tf.reshape(units, [*units.shape[:-1], -1, outputs])
     return tf.reduce_sum(apart, -2)
+
+
+def _of_units(error, active):
+    """Errors of ReLU units side by side, from those of their sum over modules.
+
+    Args:
+      error: [..., outputs]. active: bool [..., slots * outputs], which are above zero.
+    """
+    slots = active.shape[-1] // error.shape[-1]
+    return tf.concat([error] * slots, -1) * tf.cast(active, tf.float32)
+
+
+def _sum_of_outputs(error):
+    """Gradient of a bias, from errors [..., units]."""
+    return tf.reduce_sum(error, list(range(len(error.shape) - 1)))
 
 
 def _lstm(gates, cell):

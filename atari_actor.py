@@ -56,20 +56,15 @@ class Player:
         count = len(self._returns)
         shape = [t_max, count]
         rollout = {
-            "observations": np.empty(
-                [t_max + 1, *self._observation.shape], np.uint8
-            ),
-            "state": self.state,
             "actions": np.empty(shape, np.int64),
             "rewards": np.empty(shape, np.float32),
             "ends": np.empty(shape, np.float32),
-        }  # fmt: skip
+        }
         if self._versions is None:
             self._versions = np.full(count, version)
         self._versions[self._versions != version] = -1
         episodes = []
         for t in range(t_max):
-            rollout["observations"][t] = self._observation
             actions, self.state = act(self._observation, self.state, t)
             observation, rewards, over, cut, _ = self._environments.step(actions)
             self._observation = environments.channels_last(observation)
@@ -85,8 +80,8 @@ class Player:
             self._returns[ends] = 0
             self._lengths[ends] = 0
             self._versions[ends] = version
-        rollout["observations"][t_max] = self._observation
-        return rollout, episodes
+        following = {"observation": self._observation, "state": self.state}
+        return rollout | following, episodes
 
 
 def run(role, grid, learning, games, envs, threads, seed, folder):
@@ -118,7 +113,9 @@ def run(role, grid, learning, games, envs, threads, seed, folder):
                         events.close()
                 task = now
         except LOST as error:
-            say(f"lost the parameter servers, trying again ({_brief(error)})")
+            say(
+                f"lost the parameter servers, trying again ({parameter_servers.cause(error)})"
+            )
             time.sleep(1)
     say("all tasks are over")
 
@@ -126,10 +123,8 @@ def run(role, grid, learning, games, envs, threads, seed, folder):
 def _learn(session, actor, player, curves, number, task):
     """Rollouts until the task is over: returns the task that is on then."""
 
-    def act(observation, state, step):
-        feed = {actor.observation: observation, actor.state: state, actor.step: step}
-        return session.run(actor.act, feed)
-
+    # Made once: twenty times a rollout, what session.run does around a run is felt.
+    act = session.make_callable(actor.act, [actor.observation, actor.state, actor.step])
     session.run(actor.pull_fixed)
     while True:
         faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
@@ -202,7 +197,3 @@ def _seed(seed, number, task):
     """A seed for the games of an actor: another one for each actor, task and start."""
     key = (number, task, time.time_ns() % 2**32)
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0] // 2)
-
-
-def _brief(error):
-    return f"{type(error).__name__}: {error.message.splitlines()[0][:200]}"

@@ -588,7 +588,9 @@ def run(role, grid, learning, settings, threads):
                 print(worker.finish(), flush=True)
                 return
         except LOST as error:
-            say(f"lost the parameter servers, trying again ({type(error).__name__})")
+            say(
+                f"lost the parameter servers, trying again ({parameter_servers.cause(error)})"
+            )
             if stopped:
                 raise SystemExit(128 + signal.SIGTERM) from error
             # There is nothing to save without them, and no end to waiting for them.

@@ -363,6 +363,12 @@ LOST = (
 RUN_SECONDS = 60  # the longest that one run may take before its servers count as lost
 
 
+def cause(error):
+    """A LOST error as one line, without TensorFlow's account of where in the graph."""
+    told = getattr(error.__context__, "message", error.message)
+    return f"{type(error).__name__}: {' '.join(told.split())[:200]}"
+
+
 def serve(role, threads):
     """Starts this process's server of a cluster.Cluster.
 

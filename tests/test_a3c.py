@@ -232,17 +232,20 @@ class Bench:
         }
 
     def act(self, rollout):
-        """Acts in every step of a rollout; whether the states are right is not asked."""
-        for step, observation in enumerate(rollout["observations"][:T]):
-            feed = {self.actor.observation: observation, self.actor.step: step}
-            self.session.run(
-                self.actor.act, feed | {self.actor.state: rollout["state"]}
-            )
+        """Acts in every step of a rollout as a player does: {placeholder: what follows}."""
+        observations, state = rollout["observations"], rollout["state"]
+        actor = self.actor
+        for step in range(T):
+            feed = {actor.observation: observations[step], actor.state: state}
+            _, state = self.session.run(actor.act, feed | {actor.step: step})
+            state = state * (1 - rollout["ends"][step])[:, None]
+        return {actor.observation: observations[T], actor.state: state}
 
     def push(self, rollout, finished=()):
         """Pushes a rollout that has been acted in; returns what the push does."""
-        self.act(rollout)
-        feed = {getattr(self.actor, name): value for name, value in rollout.items()}
+        feed = self.act(rollout)
+        for name in "actions", "rewards", "ends":
+            feed[getattr(self.actor, name)] = rollout[name]
         feed[self.actor.finished] = np.reshape(finished, [-1, 6])
         return self.session.run(self.actor.push, feed)
 

@@ -350,7 +350,7 @@ def test_nothing_of_a_worker_is_waited_for_while_others_are_locked_out(servers):
         {
             placeholder: np.zeros(placeholder.shape)
             for placeholder in (
-                actor.observations,
+                actor.observation,
                 actor.state,
                 actor.actions,
                 actor.rewards,
@@ -500,6 +500,18 @@ def test_the_next_game_may_have_other_actions(servers):
             feed = {p: np.zeros(p.shape) for p in (actor.observation, actor.state)}
             drawn = [session.run(actor.act, feed)[0] for _ in range(20)]
             assert np.max(drawn) == actions - 1
+
+
+def test_the_cause_of_a_failed_run_is_one_line_of_what_happened():
+    with tf.Graph().as_default(), tf.Session() as session:
+        empty = tf.get_variable("never_written", [])
+        with pytest.raises(parameter_servers.LOST) as failed:
+            session.run(empty)
+    told = parameter_servers.cause(failed.value)
+    assert told.startswith("FailedPreconditionError: ")
+    assert "never_written" in told
+    assert "\n" not in told
+    assert "Detected at node" not in told
 
 
 def test_a_server_whose_port_is_in_use():
