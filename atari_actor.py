@@ -123,8 +123,10 @@ def run(role, grid, learning, games, envs, threads, seed, folder):
 def _learn(session, actor, player, curves, number, task):
     """Rollouts until the task is over: returns the task that is on then."""
 
-    # Made once: twenty times a rollout, what session.run does around a run is felt.
-    act = session.make_callable(actor.act, [actor.observation, actor.state, actor.step])
+    def act(observation, state, step):
+        feed = {actor.observation: observation, actor.state: state, actor.step: step}
+        return session.run(actor.act, feed)
+
     session.run(actor.pull_fixed)
     while True:
         faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)

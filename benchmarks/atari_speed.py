@@ -10,7 +10,6 @@ of rounds in each of which all take their turn. Prints Markdown tables.
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -124,7 +123,7 @@ def cluster(**flags):
                 memory(process.pid),
             )
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait()
 
 

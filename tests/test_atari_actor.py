@@ -153,9 +153,8 @@ def test_an_actor_that_hangs_ends_itself(tmp_path):
         "atari_actor.HUNG_SECONDS = 0.2\n"
         "def run(asked):\n"
         "  while asked != 'pull_fixed': pass\n"
-        "session = types.SimpleNamespace(run=run, make_callable=lambda *_: None)\n"
+        "session = types.SimpleNamespace(run=run)\n"
         "actor = types.SimpleNamespace(\n"
-        "  act='act', observation='observation', state='state', step='step',\n"
         "  pull_fixed='pull_fixed', observed='observed', pull='pull')\n"
         "atari_actor._learn(session, actor, None, None, 0, 0)\n"
     )
