@@ -156,8 +156,8 @@ class Actor:
           (output, state, known): float32 [E, 256], what policy and value are made of;
           the new state; and {name: tensor}, what learning needs to know of this step.
         """
-        x, known = self.observation, {"observation": self.observation}
-        x = tf.cast(x, tf.float32)
+        known = {"observation": self.observation}
+        x = tf.cast(self.observation, tf.float32)
         for layer, stride in enumerate(self._strides):
             units = [
                 tf.nn.relu(tf.nn.bias_add(_weighted(x, kernel, stride), bias))
@@ -269,8 +269,8 @@ class Actor:
     def _gradients(self, loss, output):
         """Of the loss: ([L] of (kernel, bias) of the own modules, {name: of the head}).
 
-        Back through what acting has left: nothing of it is computed a second time.
-        `error` is always the loss's derivative by the outputs that it is come to.
+        Goes back through what acting has left: nothing of it is computed a second time.
+        An error is the loss's derivative by what the way back has come to.
         """
         names = [name for name in self._head if not name.startswith("lstm")]
         error, *gradients = tf.gradients(loss, [output, *map(self._head.get, names)])
