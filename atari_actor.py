@@ -1,6 +1,7 @@
 """An actor: plays on its path, and pushes what it learns to the parameter servers."""
 
 import faulthandler
+import functools
 import os
 import time
 
@@ -122,11 +123,7 @@ def run(role, grid, learning, games, envs, threads, seed, folder):
 
 def _learn(session, actor, player, curves, number, task):
     """Rollouts until the task is over: returns the task that is on then."""
-
-    def act(observation, state, step):
-        feed = {actor.observation: observation, actor.state: state, actor.step: step}
-        return session.run(actor.act, feed)
-
+    act = functools.partial(_act, session, actor)
     session.run(actor.pull_fixed)
     while True:
         faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
@@ -146,6 +143,18 @@ def _learn(session, actor, player, curves, number, task):
         if not accepted:
             time.sleep(0.1)  # the GA worker is about to end the task
         curves.add(int(steps), rollout["actions"].size, episodes, losses)
+
+
+def _act(session, actor, observation, state, step):
+    """Actions and the new state; see a3c.Actor.act."""
+    feed = {actor.observation: observation, actor.state: state, actor.step: step}
+    while True:
+        try:
+            return session.run(actor.act, feed)
+        except tf.errors.AbortedError as error:
+            # All of it runs in this process: a refused run has left nothing behind.
+            if not parameter_servers.is_refused(error):
+                raise
 
 
 def _wait_until_ready(session, actor):

@@ -502,16 +502,20 @@ def test_the_next_game_may_have_other_actions(servers):
             assert np.max(drawn) == actions - 1
 
 
-def test_the_cause_of_a_failed_run_is_one_line_of_what_happened():
-    with tf.Graph().as_default(), tf.Session() as session:
+def test_the_cause_of_a_failed_run_is_one_line_of_what_happened(servers):
+    with tf.Graph().as_default() as graph:
         empty = tf.get_variable("never_written", [])
-        with pytest.raises(parameter_servers.LOST) as failed:
-            session.run(empty)
+    with (
+        connected(servers, graph) as session,
+        pytest.raises(parameter_servers.LOST) as failed,
+    ):
+        session.run(empty)
     told = parameter_servers.cause(failed.value)
     assert told.startswith("FailedPreconditionError: ")
     assert "never_written" in told
     assert "\n" not in told
     assert "Detected at node" not in told
+    assert not parameter_servers.is_refused(failed.value)
 
 
 def test_a_server_whose_port_is_in_use():
