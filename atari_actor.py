@@ -18,7 +18,7 @@ from pathnet import tf
 LOG_SECONDS = 5  # between two points of an actor's curves
 
 # The longest that a rollout may take, before this process ends for another to take its
-# place. TensorFlow can be busy for days with the text of an error that quotes a feed.
+# place: the time limit of a run does not cover all that may go wrong around it.
 HUNG_SECONDS = 3 * parameter_servers.RUN_SECONDS
 
 
