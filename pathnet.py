@@ -558,24 +558,30 @@ class PathNet:
             tf.gather(trainable[:, layer], s.index, batch_dims=1)
             for layer, s in enumerate(later, 1)
         ]
-        correct, loss, trained = tf.function(
-            functools.partial(self._train_candidates, B),
-            jit_compile=True,
-            autograph=False,
+        indices = [slots.index for slots in [first, *later]]
+
+        def generation(images, labels, parameters, trainable, indices, *rest):
+            correct, loss, trained = self._train_candidates(
+                B, images, labels, parameters, *rest
+            )
+            credit = self._credit(correct, trainable, indices)
+            return correct, loss, _changes(credit, parameters, trained)
+
+        correct, loss, changes = tf.function(
+            generation, jit_compile=True, autograph=False
         )(
             self.images,
             self.labels,
             parameters,
+            trainable,
+            indices,
             self._steps.read_value(),
             (first_fixed.kernel, first_fixed.bias, fixed_gain),
             first.relu_gain,
             [(s.relu_gain, s.skip_gain, u) for s, u in zip(later, update)],
         )
         with tf.name_scope("write_back"):
-            writes = self._write_back(
-                correct, trainable, [first] + later, parameters, trained
-            )
-        return correct, loss, writes
+            return correct, loss, self._write_back(correct, indices, changes)
 
     def _train_candidates(
         self, B, images, labels, parameters, steps, fixed, first_gain, later
@@ -594,21 +600,20 @@ class PathNet:
         grid, training = self.grid, self.training
         N, F, C = grid.N, grid.filt, grid.classes
         n, c = training.batch_num, training.block
-        blocks, units = training.T // c, B * N * F
+        blocks, units = training.T // c, N * F
         if training.optimizer == "sgd":
             rate, descend = training.learning_rate, _descend
         else:  # the rate comes in after the gradient
             rate, descend = 1.0, functools.partial(_adam, training.learning_rate)
 
-        pixels = tf.reshape(self._scale(images), [blocks, c * n, grid.inputs])
+        images = tf.reshape(images, [blocks, c * n, grid.inputs])
         targets = tf.transpose(
             tf.reshape(tf.one_hot(labels, C), [blocks, c, n, C]), [0, 1, 3, 2]
         )
-        from_fixed = self._fixed_first_layer(pixels, *fixed)
-        weights, bias = (
-            [tf.reshape(value, [units, -1]) for value in parameter]
-            for parameter in parameters["first"]
-        )
+        from_fixed = self._fixed_first_layer(images, *fixed)
+        kernel, bias = parameters["first"]
+        weights = [tf.reshape(value, [B, units, -1]) for value in kernel]
+        bias = [tf.reshape(value, [B * units, 1]) for value in bias]
         rest = [*sum(parameters["later"], []), *parameters["head"]]
         rates = [rate * u for _, _, u in later for _ in range(2)] + [
             tf.fill([B, 1], rate)
@@ -627,11 +632,27 @@ class PathNet:
                 + head_bias[..., None]
             )
 
+        def update_weights(weights, grads, x, step):
+            # In place and a candidate at a time, so that less of what a product leaves
+            # in the core's own cache is gone before it is subtracted.
+            def of_candidate(b, weights):
+                values = descend(
+                    [value[b] for value in weights], tf.matmul(grads[b], x), step
+                )
+                return b + 1, [
+                    tf.tensor_scatter_nd_update(old, [[b]], new[None])
+                    for old, new in zip(weights, values)
+                ]
+
+            return tf.while_loop(lambda b, _: b < B, of_candidate, (0, weights))[1]
+
         def block_of_steps(i, correct, loss, weights, bias, rest):
-            x, x_fixed, target = pixels[i], from_fixed[i], targets[i]
+            x, x_fixed, target = self._scale(images[i]), from_fixed[i], targets[i]
             step = steps + tf.cast(i + 1, tf.float32)
-            pre = tf.matmul(weights[0], x, transpose_b=True) + bias[0]
-            pre = tf.split(pre, c, axis=1)
+            pre = tf.matmul(
+                tf.reshape(weights[0], [B * units, -1]), x, transpose_b=True
+            )
+            pre = tf.split(pre + bias[0], c, axis=1)
             batches = tf.split(x, c)
             grads = []
             for s in range(c):
@@ -658,7 +679,9 @@ class PathNet:
                     for p, r, g in zip(rest, rates, grads_rest)
                 ]
             grads = tf.concat(grads, 1)
-            weights = descend(weights, tf.matmul(grads, x), step)
+            weights = update_weights(
+                weights, tf.reshape(grads, [B, units, -1]), x, step
+            )
             bias = descend(bias, tf.reduce_sum(grads, 1, keepdims=True), step)
             return i + 1, correct, loss, weights, bias, rest
 
@@ -683,7 +706,7 @@ class PathNet:
         pixels = tf.cast(images, tf.float32) / 255
         return pixels - 0.5 if self.grid.centred else pixels
 
-    def _fixed_first_layer(self, pixels, kernel, bias, gain):
+    def _fixed_first_layer(self, images, kernel, bias, gain):
         """What the frozen modules of layer 1 add, for all images.
 
         They do not change in a generation.
@@ -693,7 +716,7 @@ class PathNet:
         """
         training, F = self.training, self.grid.filt
         n, c = training.batch_num, training.block
-        flat = tf.reshape(pixels, [-1, self.grid.inputs])
+        flat = self._scale(tf.reshape(images, [-1, self.grid.inputs]))
         pre = tf.matmul(
             tf.reshape(kernel, [-1, self.grid.inputs]), flat, transpose_b=True
         )
@@ -701,50 +724,48 @@ class PathNet:
         out = tf.reshape(_aggregate(pre, gain), [-1, F, training.T // c, c, n])
         return tf.transpose(out, [2, 3, 0, 1, 4])
 
-    def _write_back(self, correct, trainable, slots, before, after):
-        """Adds to each parameter the changes that `writeback` gives credit to.
+    def _credit(self, correct, trainable, indices):
+        """Whose changes persist, by `writeback`: 1, else 0.
 
-        credit [B, L, M] is 1 where a candidate's change of a module persists.
+        Args:
+          correct: int32 [B]. trainable: binary [B, L, M].
+          indices: for each layer int32 [B, slots], which module a slot holds.
+
+        Returns:
+          (slots, head): for each layer float32 [B, slots], and float32 [B].
         """
         B = int(trainable.shape[0])
         winner = tf.one_hot(tf.argmax(correct), B)
         if self.training.writeback == "sum":
-            credit, head_credit = trainable, tf.ones([B])
+            credit, head = trainable, tf.ones([B])
         elif self.training.writeback == "winner":
-            credit, head_credit = trainable * winner[:, None, None], winner
+            credit, head = trainable * winner[:, None, None], winner
         else:  # merge: of those that trained a module, the fittest's; ties to the first
             order = tf.argsort(correct, direction="DESCENDING", stable=True)
             priority = (
                 tf.cast(B - tf.argsort(order), tf.float32)[:, None, None] * trainable
             )
             fittest = tf.one_hot(tf.argmax(priority, 0), B, axis=0)
-            credit, head_credit = trainable * fittest, winner
+            credit, head = trainable * fittest, winner
+        slots = [
+            tf.gather(credit[:, layer], index, batch_dims=1)
+            for layer, index in enumerate(indices)
+        ]
+        return slots, head
 
-        def credited(weight, old, new):
-            """The change where weight is 1, and 0, not 0 * NaN, where it is 0."""
-            while len(weight.shape) < len(old.shape):
-                weight = weight[..., None]
-            return tf.where_v2(weight > 0, new - old, tf.zeros_like(old))
-
-        writes = []
-        layers = zip(
-            [before["first"], *before["later"]], [after["first"], *after["later"]]
-        )
-        for layer, (old, new) in enumerate(layers):
-            index = slots[layer].index
-            weight = tf.gather(credit[:, layer], index, batch_dims=1)
-            for parameter, olds, news in zip(
-                (self.kernels[layer], self.biases[layer]), old, new
-            ):
-                for variable, a, b in zip(self.with_moments(parameter), olds, news):
-                    change = credited(weight, a, b)
-                    writes.append(tf.scatter_add(variable, index, change))
-        for parameter, olds, news in zip(
-            (self.head_kernel, self.head_bias), before["head"], after["head"]
-        ):
-            for variable, a, b in zip(self.with_moments(parameter), olds, news):
-                change = tf.reduce_sum(credited(head_credit, a, b), 0)
-                writes.append(tf.scatter_add(variable, self.task, change))
+    def _write_back(self, correct, indices, changes):
+        """Adds the changes to the variables that their parameters were gathered from."""
+        layers = zip(self.kernels, self.biases)
+        targets = [
+            *zip(layers, indices, [changes["first"], *changes["later"]]),
+            ((self.head_kernel, self.head_bias), self.task, changes["head"]),
+        ]
+        writes = [
+            tf.scatter_add(variable, index, change)
+            for pair, index, changes_of_pair in targets
+            for parameter, of_parameter in zip(pair, changes_of_pair)
+            for variable, change in zip(self.with_moments(parameter), of_parameter)
+        ]
         if self.training.optimizer == "adam":
             with tf.control_dependencies([correct]):  # until then it is read
                 writes.append(self._steps.assign_add(self.training.T))
@@ -806,6 +827,40 @@ def _adam(rate, parameter, gradient, step):
     square = 0.999 * square + 0.001 * gradient**2
     rate *= tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
     return [value - rate * mean / (tf.sqrt(square) + 1e-8), mean, square]
+
+
+def _changes(credit, before, after):
+    """What persists of each parameter's change in a generation.
+
+    Args:
+      credit: as of `PathNet._credit`. before, after: parameters and their moments.
+    Returns:
+      The same structure: of each slot its change, or 0 without credit; of the head,
+      which all candidates share, the sum of theirs.
+    """
+    slots, head = credit
+
+    def credited(weight, old, new):
+        """The change where weight is 1, and 0, not 0 * NaN, where it is 0."""
+        while len(weight.shape) < len(old.shape):
+            weight = weight[..., None]
+        return tf.where_v2(weight > 0, new - old, tf.zeros_like(old))
+
+    def of_layer(weight, old, new):
+        return tf.nest.map_structure(functools.partial(credited, weight), old, new)
+
+    first, *later = slots
+    return {
+        "first": of_layer(first, before["first"], after["first"]),
+        "later": [
+            of_layer(weight, old, new)
+            for weight, old, new in zip(later, before["later"], after["later"])
+        ],
+        "head": tf.nest.map_structure(
+            lambda change: tf.reduce_sum(change, 0),
+            of_layer(head, before["head"], after["head"]),
+        ),
+    }
 
 
 def _cross_entropy(logits, target):
