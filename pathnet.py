@@ -77,6 +77,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_cpu_use_fusion_emitters=false",
         "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
         os.environ.get("XLA_FLAGS", ""),
     ]
 )

@@ -37,6 +37,7 @@ SHAPES = {
     "mnist": {"L": 3, "M": 10, "N": 3, "filt": 20, "inputs": 784, "classes": 2},
     "cifar": {"L": 3, "M": 20, "N": 5, "filt": 20, "inputs": 3072, "classes": 10},
 }
+WRITEBACKS = {"mnist": "sum", "cifar": "merge"}  # the scripts' defaults
 SCRIPTS = {"mnist": "binary_mnist_pathnet.py", "cifar": "cifar_svhn_pathnet.py"}
 IMAGES = 12_000
 
@@ -44,9 +45,10 @@ IMAGES = 12_000
 class Generations:
     """Generations on random images, drawn and gathered as the scripts do."""
 
-    def __init__(self, shape, B=2, T=50, batch_num=16, network=pathnet.PathNet):
-        self.grid = pathnet.Grid(**shape)
-        self.net = network(self.grid, pathnet.Training(B, T, batch_num, 0.05))
+    def __init__(self, name, B=2, T=50, batch_num=16, network=pathnet.PathNet, **shape):
+        self.grid = pathnet.Grid(**SHAPES[name] | shape)
+        training = pathnet.Training(B, T, batch_num, 0.05, WRITEBACKS[name])
+        self.net = network(self.grid, training)
         self.rng = np.random.default_rng(0)
         grid = self.grid
         self.images = self.rng.integers(0, 256, (IMAGES, grid.inputs), dtype=np.uint8)
@@ -109,10 +111,10 @@ def medians(functions, rounds=8, calls=8):
 def compare_generation(name):
     """Seconds a generation against the bound and against the masked loop."""
     shape = SHAPES[name]
-    ours = Generations(shape)
+    ours = Generations(name)
     generation, *bound = medians([ours, *bounds(shape)])
-    masked = Generations(shape, network=MaskedPathNet)
-    logging = Generations(shape, network=partial(MaskedPathNet, histograms=True))
+    masked = Generations(name, network=MaskedPathNet)
+    logging = Generations(name, network=partial(MaskedPathNet, histograms=True))
     again, *slow = medians([ours, masked, logging], rounds=3, calls=1)
     print(f"\n### {name}: one generation, B=2, T=50, batch 16, one thread\n")
     print("| what | seconds | ratio |\n| --- | --- | --- |")
@@ -174,13 +176,13 @@ def whole_process(name, runs, *options, cores=None):
             wall, output = run_process(WITH_PEAK, SCRIPTS[name], *flags, cores=cores)
             *_, last_line, peak = output.splitlines()
             walls.append(wall)
-            peaks.append(int(peak) / 1e3)
+            peaks.append(int(peak) / 1024)
     where = f"{len(cores or {0})} core" + "s" * (len(cores or {0}) > 1)
     print(
         f"\n### {name}: whole process, both tasks, default flags, {where}, {runs} runs\n"
     )
     print(f"- wall: median {np.median(walls):.1f} s, longest {max(walls):.1f} s")
-    print(f"- peak RSS: {max(peaks):.0f} MB")
+    print(f"- peak RSS: {max(peaks):.0f} MiB")
     print(f"- last line: {last_line}")
 
 
@@ -205,7 +207,7 @@ def resident_mb():
 
 def endurance(name, generations=10_000):
     """Op count and memory over many generations."""
-    ours = Generations(SHAPES[name])
+    ours = Generations(name)
     for _ in range(500):
         ours()
     ops, memory = len(ours.net.graph.get_operations()), resident_mb()
@@ -249,16 +251,15 @@ def loading(folder):
 
 
 def mnist():
-    shape = SHAPES["mnist"]
     compare_generation("mnist")
     compare_shapes("mnist: modules a layer", {
-        f"M = {M}": Generations({**shape, "M": M}) for M in (10, 100, 1000)
+        f"M = {M}": Generations("mnist", M=M) for M in (10, 100, 1000)
     })  # fmt: skip
     compare_shapes("mnist: candidates", {
-        f"B = {B}": Generations(shape, B=B) for B in (2, 4, 8)
+        f"B = {B}": Generations("mnist", B=B) for B in (2, 4, 8)
     })  # fmt: skip
     compare_shapes("mnist: mini-batches", {
-        f"T = {T}": Generations(shape, T=T) for T in (25, 50, 100)
+        f"T = {T}": Generations("mnist", T=T) for T in (25, 50, 100)
     })  # fmt: skip
     whole_process("mnist", 5, cores=ALL_CORES)
     import_and_graph("mnist")
@@ -266,10 +267,9 @@ def mnist():
 
 
 def cifar():
-    shape = SHAPES["cifar"]
     compare_generation("cifar")
     compare_shapes("cifar: modules a layer", {
-        f"M = {M}": Generations({**shape, "M": M}) for M in (20, 200, 2000)
+        f"M = {M}": Generations("cifar", M=M) for M in (20, 200, 2000)
     })  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         write_full_size_files(folder)
