@@ -353,10 +353,10 @@ class PathNet:
             with tf.name_scope("initialization"):
                 self._build_initialization()
                 zeros = tf.global_variables_initializer()
-            self._train = {}
+            generations = {}
             for B in {training.B, 1} if alone else {training.B}:
                 with tf.name_scope("generation"):
-                    self._train[B] = self._build_generation(B)
+                    generations[B] = self._build_generation(B)
             with tf.name_scope("evaluation"):
                 self._build_evaluation()
         self.graph.finalize()
@@ -366,6 +366,12 @@ class PathNet:
         )
         self.session = tf.Session(graph=self.graph, config=config)
         self.session.run(zeros)
+        # What runs most often: the names of its feeds are looked up once, here.
+        feeds = [self.geopath, self.images, self.labels, self.task, self.fixed_path]
+        self._train = {
+            B: self.session.make_callable(fetches, feeds)
+            for B, fetches in generations.items()
+        }
 
     # What a user calls ----------------------------------------------------------------
 
@@ -396,15 +402,8 @@ class PathNet:
           (fitness, loss), float64 [B] and float32 [B]: mean training accuracy and
           cross-entropy over the mini-batches, each before its update.
         """
-        correct, loss, _ = self.session.run(
-            self._train[len(geopaths)],
-            {
-                self.geopath: geopaths,
-                self.images: images,
-                self.labels: labels,
-                self.task: task,
-                self.fixed_path: fixed_path,
-            },
+        correct, loss, _ = self._train[len(geopaths)](
+            geopaths, images, labels, task, fixed_path
         )
         return correct / len(labels), loss
 
