@@ -606,11 +606,11 @@ class PathNet:
         else:  # the rate comes in after the gradient
             rate, descend = 1.0, functools.partial(_adam, training.learning_rate)
 
+        from_fixed = self._fixed_first_layer(images, *fixed)
         images = tf.reshape(images, [blocks, c * n, grid.inputs])
         targets = tf.transpose(
             tf.reshape(tf.one_hot(labels, C), [blocks, c, n, C]), [0, 1, 3, 2]
         )
-        from_fixed = self._fixed_first_layer(images, *fixed)
         kernel, bias = parameters["first"]
         weights = [tf.reshape(value, [B, units, -1]) for value in kernel]
         bias = [tf.reshape(value, [B * units, 1]) for value in bias]
@@ -716,9 +716,10 @@ class PathNet:
         """
         training, F = self.training, self.grid.filt
         n, c = training.batch_num, training.block
-        flat = self._scale(tf.reshape(images, [-1, self.grid.inputs]))
         pre = tf.matmul(
-            tf.reshape(kernel, [-1, self.grid.inputs]), flat, transpose_b=True
+            tf.reshape(kernel, [-1, self.grid.inputs]),
+            self._scale(images),
+            transpose_b=True,
         )
         pre = tf.reshape(pre, [1, -1, F, training.T * n]) + bias[..., None]
         out = tf.reshape(_aggregate(pre, gain), [-1, F, training.T // c, c, n])
