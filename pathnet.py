@@ -360,17 +360,17 @@ class PathNet:
             with tf.name_scope("evaluation"):
                 self._build_evaluation()
         self.graph.finalize()
-        # One thread is faster than two at this size, and keeps results reproducible.
+        # One thread is faster than two at this size, and keeps results reproducible; it
+        # is the caller's, so that none has to be woken.
         config = tf.ConfigProto(
-            intra_op_parallelism_threads=1, inter_op_parallelism_threads=1
+            intra_op_parallelism_threads=1, inter_op_parallelism_threads=-1
         )
         self.session = tf.Session(graph=self.graph, config=config)
         self.session.run(zeros)
-        # What runs most often: the names of its feeds are looked up once, here.
         feeds = [self.geopath, self.images, self.labels, self.task, self.fixed_path]
         self._train = {
-            B: self.session.make_callable(fetches, feeds)
-            for B, fetches in generations.items()
+            B: _resolved(self.session, fetches, writes, feeds)
+            for B, (*fetches, writes) in generations.items()
         }
 
     # What a user calls ----------------------------------------------------------------
@@ -402,7 +402,7 @@ class PathNet:
           (fitness, loss), float64 [B] and float32 [B]: mean training accuracy and
           cross-entropy over the mini-batches, each before its update.
         """
-        correct, loss, _ = self._train[len(geopaths)](
+        correct, loss = self._train[len(geopaths)](
             geopaths, images, labels, task, fixed_path
         )
         return correct / len(labels), loss
@@ -611,6 +611,7 @@ class PathNet:
         targets = tf.transpose(
             tf.reshape(tf.one_hot(labels, C), [blocks, c, n, C]), [0, 1, 3, 2]
         )
+        labels = tf.reshape(labels, [blocks, c, n])
         kernel, bias = parameters["first"]
         weights = [tf.reshape(value, [B, units, -1]) for value in kernel]
         bias = [tf.reshape(value, [B * units, 1]) for value in bias]
@@ -662,7 +663,9 @@ class PathNet:
                     pre[s] -= tf.matmul(tf.concat(grads, 1), products)
                 values = [value for value, *_ in rest]
                 logits = logits_of(pre[s], x_fixed[s], values)
-                hits = tf.equal(tf.argmax(logits, 1), tf.argmax(target[s])[None])
+                hits = tf.equal(
+                    tf.argmax(logits, 1, output_type=tf.int32), labels[i, s]
+                )
                 correct += tf.reduce_sum(tf.cast(hits, tf.int32), 1)
                 entropy, error = _cross_entropy(logits, target[s])
                 loss += entropy / training.T
@@ -809,6 +812,29 @@ class _Slots:
             (self.kernel, *_), (self.bias, *_) = self.parameters
             self.relu_gain = on * tf.gather(relu_gain[layer], self.index)
             self.skip_gain = on * tf.gather(skip_gain[layer], self.index)
+
+
+def _resolved(session, fetches, target, feeds):
+    """A function of the feeds' values that runs `target` and returns the fetches' values.
+
+    What names stand for is looked up here, once; `session.run` does so at every call,
+    for a twentieth of the time of a generation. (The public `make_callable` is no more
+    than `session.run` where there are feeds.)
+    """
+    from tensorflow.core.protobuf import config_pb2
+
+    options = config_pb2.CallableOptions(
+        feed=[tensor.name for tensor in feeds],
+        fetch=[tensor.name for tensor in fetches],
+        target=[target.name],
+    )
+    run = session._make_callable_from_options(options)
+    dtypes = [tensor.dtype.as_numpy_dtype for tensor in feeds]
+
+    def call(*values):
+        return run(*map(np.asarray, values, dtypes))
+
+    return call
 
 
 def _variable(name, shape):

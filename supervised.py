@@ -703,7 +703,7 @@ class Repeat:
             )
             return self._net.train(
                 candidates,
-                task.train.images[batches],
+                task.train.images.take(batches, 0),
                 task.train.labels[batches],
                 number,
                 self._fixed_path,

@@ -65,7 +65,7 @@ class Generations:
         batches = self.rng.choice(IMAGES, self.count, replace=False)
         self.net.train(
             self.geopaths[drawn],
-            self.images[batches],
+            self.images.take(batches, 0),
             self.labels[batches],
             0,
             self.fixed_path,
