@@ -49,9 +49,8 @@ def by_place(results: Sequence[dict]) -> dict[str, dict[int, list[dict]]]:
         ValueError: the results hold no task.
     """
     gathered: dict[str, dict[int, list[dict]]] = {}
-    for result in results:
-        for place, task in enumerate(result["tasks"]):
-            gathered.setdefault(task["name"], {}).setdefault(place, []).append(task)
+    for place, _, task in recorded.learned(results):
+        gathered.setdefault(task["name"], {}).setdefault(place, []).append(task)
     if not gathered:
         raise ValueError("they hold no task")
     return {name: dict(sorted(places.items())) for name, places in gathered.items()}

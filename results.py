@@ -18,6 +18,9 @@ NO_SETTING |= {"checkpoint_dir", "isolate", "play", "play_task", "play_episodes"
 NO_SETTING |= {"a1", "a2", "b1", "b2", "cifar_first", "tasks"}
 NO_SETTING |= {"save_dir", "load_dir", "test_every", "results", "checkpoint_seconds"}
 
+# What of a task tells one learning of it from another.
+OUTCOME = ("name", "generations", "steps", "fitness", "accuracy_test")
+
 # Flags in which the repeats of one batch may differ.
 NO_BATCH = {"seed", "runs", "log_dir", "results", "record", "data_dir"}
 NO_BATCH |= {"checkpoint_seconds"}
@@ -170,6 +173,29 @@ def by_setting(results, ignored=()):
     return groups
 
 
+def learned(results):
+    """Every task that was learned, once.
+
+    Repeats of one seed that begin with the same tasks learn these in the same way, so
+    that two results files hold it twice where only what follows differs.
+
+    Args:
+      results: repeats of one setting.
+    Yields:
+      (place, before, task): from 0 on, the name of the task before it or None, and what
+      was recorded of it.
+    """
+    seen = set()
+    for result in results:
+        before, learning = None, repr(result.get("seed"))
+        for place, task in enumerate(result["tasks"]):
+            learning += repr([task.get(name) for name in OUTCOME])
+            if result.get("seed") is None or learning not in seen:
+                yield place, before, task
+            seen.add(learning)
+            before = task["name"]
+
+
 def mean_and_error(values):
     """Mean of [n] values and its standard error; NaN where n is too small for one."""
     n = len(values)
@@ -315,11 +341,8 @@ def table(results, level=None):
     samples. Where no repeat did there is no speedup.
     """
     groups = {}
-    for result in results:
-        before = None
-        for task in result["tasks"]:
-            groups.setdefault((task["name"], before), []).append(task)
-            before = task["name"]
+    for _, before, task in learned(results):
+        groups.setdefault((task["name"], before), []).append(task)
     needed = {key: _generations(tasks, level) for key, tasks in groups.items()}
     what = "generations" if level is None else f"generations to {100 * level:g} %"
     rows = [

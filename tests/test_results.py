@@ -105,6 +105,37 @@ def test_by_setting_ignores_what_tells_repeats_apart():
     assert results.by_setting(alike) == {"": alike}
 
 
+def test_learned_tells_what_runs_of_a_seed_begin_with_once():
+    one, two = (repeat("a", b, (4, 2)) | {"seed": 3} for b in "bc")
+    other = repeat("a", "b", (4, 2)) | {"seed": 4}
+    differs = repeat("a", "b", (5, 2)) | {"seed": 3}
+    told = [
+        (place, before, task["name"], task["generations"])
+        for place, before, task in results.learned([one, two, other, differs])
+    ]
+    assert told == [
+        (0, None, "a", 4), (1, "a", "b", 2), (1, "a", "c", 2),
+        (0, None, "a", 4), (1, "a", "b", 2),
+        (0, None, "a", 5), (1, "a", "b", 2),
+    ]  # fmt: skip
+
+
+def test_learned_tells_all_of_repeats_without_a_seed():
+    without = repeat("a", "b", (4, 2))
+    assert len(list(results.learned([without, without]))) == 4
+
+
+def test_table_counts_a_first_task_that_two_files_hold_once():
+    found = [
+        repeat("a", then, (4 + seed, 2)) | {"seed": seed}
+        for then in "bc"
+        for seed in range(3)
+    ]
+    rows = {tuple(row[:2]): row[2:4] for row in cells(results.table(found))}
+    assert rows["a", "first"] == ["3", "5.0 ± 0.6"]
+    assert rows["b", "after a"] == rows["c", "after a"] == ["3", "2.0 ± 0.0"]
+
+
 def test_by_setting_labels_groups_by_the_flags_that_differ():
     one, two = repeat("a", "b", (1, 1), B=2), repeat("a", "b", (1, 1), B=4)
     assert results.by_setting([one, two, one]) == {"B=2": [one, one], "B=4": [two]}
