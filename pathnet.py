@@ -202,7 +202,7 @@ def format_task(number, title, task, geopath, fixed_path):
 
 def draw_candidates(rng, candi, B):
     """Indices of the B different candidates of a tournament: int64 [B]."""
-    return rng.choice(candi, size=B, replace=False)
+    return rng.permutation(candi)[:B]
 
 
 def overwrite_losers(rng, paths, fitness, M, **mutation):
@@ -331,6 +331,12 @@ def block_length(T):
     return 2 if T % 2 == 0 else 1
 
 
+# Weights of a module of layer 1 up to which layer 1 is updated a module, and not a
+# candidate, at a time. With fewer units the products take a quicker kernel, but each
+# reads all images again.
+SMALL_MODULE = 2**14
+
+
 class PathNet:
     """The L x M grid and its tournament step as one finalized TensorFlow graph.
 
@@ -449,6 +455,7 @@ class PathNet:
         self.labels = tf.placeholder(tf.int32, [None], "labels")
         self.task = tf.placeholder(tf.int32, [], "task")
         self.seed = tf.placeholder(tf.int64, [], "seed")
+        self.one = tf.placeholder_with_default(1.0, [], "one")  # see `_stored`
 
     def _build_parameters(self):
         """kernels[layer] [M, filt, fan_in], biases[layer] [M, filt], and a head for each task.
@@ -576,6 +583,7 @@ class PathNet:
             trainable,
             indices,
             self._steps.read_value(),
+            self.one,
             (first_fixed.kernel, first_fixed.bias, fixed_gain),
             first.relu_gain,
             [(s.relu_gain, s.skip_gain, u) for s, u in zip(later, update)],
@@ -584,7 +592,7 @@ class PathNet:
             return correct, loss, self._write_back(correct, indices, changes)
 
     def _train_candidates(
-        self, B, images, labels, parameters, steps, fixed, first_gain, later
+        self, B, images, labels, parameters, steps, one, fixed, first_gain, later
     ):
         """T steps of gradient descent, or Adam, for B candidates; compiled by XLA.
 
@@ -601,6 +609,7 @@ class PathNet:
         N, F, C = grid.N, grid.filt, grid.classes
         n, c = training.batch_num, training.block
         blocks, units = training.T // c, N * F
+        parts = B * N if F * grid.inputs <= SMALL_MODULE else B
         if training.optimizer == "sgd":
             rate, descend = training.learning_rate, _descend
         else:  # the rate comes in after the gradient
@@ -613,7 +622,7 @@ class PathNet:
         )
         labels = tf.reshape(labels, [blocks, c, n])
         kernel, bias = parameters["first"]
-        weights = [tf.reshape(value, [B, units, -1]) for value in kernel]
+        weights = [tf.reshape(value, [parts, -1, grid.inputs]) for value in kernel]
         bias = [tf.reshape(value, [B * units, 1]) for value in bias]
         rest = [*sum(parameters["later"], []), *parameters["head"]]
         rates = [rate * u for _, _, u in later for _ in range(2)] + [
@@ -624,28 +633,27 @@ class PathNet:
             *modules, head_kernel, head_bias = rest
             x = _aggregate(tf.reshape(pre, [B, N, F, n]), first_gain) + x_fixed
             for layer, (relu_gain, skip_gain, _) in enumerate(later):
-                x = _layer(
-                    x, modules[2 * layer], modules[2 * layer + 1], relu_gain, skip_gain
-                )
-            # So few classes: a product of sums is faster than a matrix product.
+                kernel, bias = modules[2 * layer : 2 * layer + 2]
+                x = _layer(x, kernel, bias, relu_gain, skip_gain, _times)
+            # So few classes: sums are faster for the gradients, too.
             return (
                 tf.reduce_sum(head_kernel[..., None] * x[:, None], 2)
                 + head_bias[..., None]
             )
 
         def update_weights(weights, grads, x, step):
-            # In place and a candidate at a time, so that less of what a product leaves
-            # in the core's own cache is gone before it is subtracted.
-            def of_candidate(b, weights):
+            # In place and a part at a time, so that less of what a product leaves in
+            # the core's own cache is gone before it is subtracted.
+            def of_part(i, weights):
                 values = descend(
-                    [value[b] for value in weights], tf.matmul(grads[b], x), step
+                    [value[i] for value in weights], tf.matmul(grads[i], x), step
                 )
-                return b + 1, [
-                    tf.tensor_scatter_nd_update(old, [[b]], new[None])
+                return i + 1, [
+                    tf.tensor_scatter_nd_update(old, [[i]], new[None])
                     for old, new in zip(weights, values)
                 ]
 
-            return tf.while_loop(lambda b, _: b < B, of_candidate, (0, weights))[1]
+            return tf.while_loop(lambda i, _: i < parts, of_part, (0, weights))[1]
 
         def block_of_steps(i, correct, loss, weights, bias, rest):
             x, x_fixed, target = self._scale(images[i]), from_fixed[i], targets[i]
@@ -674,7 +682,7 @@ class PathNet:
                 grad, *grads_rest = tf.gradients(
                     logits, [pre[s], *values], grad_ys=error
                 )
-                grads.append(rate * grad)
+                grads.append(_stored(rate * grad, one))
                 rest = [
                     descend(
                         p, tf.reshape(r, [B, -1] + [1] * (len(g.shape) - 2)) * g, step
@@ -683,7 +691,7 @@ class PathNet:
                 ]
             grads = tf.concat(grads, 1)
             weights = update_weights(
-                weights, tf.reshape(grads, [B, units, -1]), x, step
+                weights, tf.reshape(grads, [parts, -1, c * n]), x, step
             )
             bias = descend(bias, tf.reduce_sum(grads, 1, keepdims=True), step)
             return i + 1, correct, loss, weights, bias, rest
@@ -762,10 +770,10 @@ class PathNet:
         layers = zip(self.kernels, self.biases)
         targets = [
             *zip(layers, indices, [changes["first"], *changes["later"]]),
-            ((self.head_kernel, self.head_bias), self.task, changes["head"]),
+            ((self.head_kernel, self.head_bias), self.task[None], changes["head"]),
         ]
         writes = [
-            tf.scatter_add(variable, index, change)
+            tf.scatter_nd_add(variable, index[..., None], change)
             for pair, index, changes_of_pair in targets
             for parameter, of_parameter in zip(pair, changes_of_pair)
             for variable, change in zip(self.with_moments(parameter), of_parameter)
@@ -884,7 +892,7 @@ def _changes(credit, before, after):
             for weight, old, new in zip(later, before["later"], after["later"])
         ],
         "head": tf.nest.map_structure(
-            lambda change: tf.reduce_sum(change, 0),
+            lambda change: tf.reduce_sum(change, 0, keepdims=True),
             of_layer(head, before["head"], after["head"]),
         ),
     }
@@ -913,14 +921,40 @@ def _aggregate(pre, relu_gain):
     return tf.reduce_sum(tf.nn.relu(pre) * relu_gain[..., None, None], 1)
 
 
-def _layer(x, kernel, bias, relu_gain, skip_gain):
+@tf.custom_gradient
+def _times(kernel, x):
+    """`tf.matmul` of kernel [B, units, fan_in] and x [B, fan_in, n], if compiled by XLA.
+
+    For so few inputs a sum that it compiles is faster than its library's product; for
+    the gradients it is not.
+    """
+
+    def gradients(error):
+        return (
+            tf.matmul(error, x, transpose_b=True),
+            tf.matmul(kernel, error, transpose_a=True),
+        )
+
+    return tf.reduce_sum(kernel[..., None] * x[:, None], 2), gradients
+
+
+def _stored(x, one):
+    """x; `one` is a 1 that XLA does not know to be one.
+
+    XLA computes an expression again for each of its uses, and inside a concatenation
+    that is slow; a division costs too much to be repeated, so its result is stored.
+    """
+    return x / one
+
+
+def _layer(x, kernel, bias, relu_gain, skip_gain, times=tf.matmul):
     """Output of a layer's active modules: x [B, fan_in, n] -> [B, filt, n].
 
     kernel [B, S, filt, fan_in], bias [B, S, filt], gains [B, S] as of `Grid.gains`;
-    skip_gain None: no module passes its input on.
+    skip_gain None: no module passes its input on; times: the matrix product.
     """
     B, F, fan_in = bias.shape[0], bias.shape[2], kernel.shape[3]
-    pre = tf.matmul(tf.reshape(kernel, [B, -1, fan_in]), x)
+    pre = times(tf.reshape(kernel, [B, -1, fan_in]), x)
     pre = tf.reshape(pre, [B, -1, F, tf.shape(x)[2]]) + bias[..., None]
     out = _aggregate(pre, relu_gain)
     return (
