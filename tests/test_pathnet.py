@@ -421,6 +421,27 @@ def test_a_generation_is_that_of_the_reference(case, width):
             assert np.abs(expected[name] - start[name]).max() > VISIBLE, name
 
 
+@pytest.mark.parametrize("case", ["average_sum", "sum_merge_B4_oddT"])
+def test_large_modules_are_trained_as_small_ones(case, monkeypatch):
+    """Layer 1 is updated a module or a candidate at a time: to the same parameters."""
+    grid, training = CASES[case]
+    by_module = fast(grid, training)
+    monkeypatch.setattr(pathnet, "SMALL_MODULE", 0)
+    by_candidate = PathNet(grid, training)
+    rng = np.random.default_rng(8)
+    start = random_parameters(by_module, rng)
+    geopaths = random_geopaths(grid, training, rng)
+    batches = random_batches(grid, training, rng)
+    after = []
+    for net in (by_module, by_candidate):
+        net.set_parameters(start)
+        net.train(geopaths, *batches, 0, frozen(grid, "none"))
+        after.append(net.parameters())
+    assert_same_parameters(*after)
+    change = after[0]["layer1/kernel"] - start["layer1/kernel"]
+    assert np.abs(change).max() > VISIBLE
+
+
 def test_one_step_is_the_gradient():
     """With T=1 and learning rate 1, what changes is the gradient of the reference."""
     net, masked = fast(SMALL, ONE_STEP), reference(SMALL, ONE_STEP)
