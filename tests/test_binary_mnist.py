@@ -508,7 +508,8 @@ def variants(scripts, tmp_path_factory):
         chosen = f"--noise={noise}", f"--aggregation={aggregation}"
         chosen += f"--writeback={writeback}", f"--B={B}", "--record=results"
         size = "--L=2", "--T=5", "--max_steps=4", "--filt=10"
-        succeeded(scripts.fork(cwd, SCRIPT, *chosen, *size))
+        hard = "--a1=4", "--a2=9"  # so that four generations differ
+        succeeded(scripts.fork(cwd, SCRIPT, *chosen, *size, *hard))
         (done[noise, aggregation, writeback],) = results_in(cwd)
     return done
 
