@@ -241,7 +241,8 @@ def add_noise(images: np.ndarray, noise: str, rng: np.random.Generator) -> np.nd
         level = rng.integers(128, 255, images.shape, dtype=np.uint8)  # 0.502 to 0.996
         level *= hit
         # Clip first: min(image, 255 - level) + level cannot overflow a byte.
-        noisy = np.minimum(images, 255 - level)
+        noisy = 255 - level
+        np.minimum(noisy, images, out=noisy)
         noisy += level
         return noisy
     if noise == "salt_and_pepper":

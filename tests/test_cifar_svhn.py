@@ -62,7 +62,7 @@ def test_generated_data_are_learned(scripts, tmp_path):
     assert float(one) > 0.9
     assert float(two) > 0.9
     for task in result_of(tmp_path)["tasks"]:
-        assert task["accuracy_test"] > 0.9
+        assert task["accuracy_test"] > 0.8
 
 
 def test_a_data_set_may_come_twice(scripts, tmp_path):

@@ -589,7 +589,7 @@ def by_module(parameters):
 
 
 def test_a_frozen_path_keeps_every_bit_and_all_else_starts_again(flags, real_net):
-    flags.max_steps = 100
+    flags.max_steps = 300
     real_net.fresh.clear()
     repeat = repeat_on(real_net)
     repeat.learn(learnable_task("a", 1))
