@@ -636,10 +636,7 @@ class PathNet:
                 kernel, bias = modules[2 * layer : 2 * layer + 2]
                 x = _layer(x, kernel, bias, relu_gain, skip_gain, _times)
             # So few classes: sums are faster for the gradients, too.
-            return (
-                tf.reduce_sum(head_kernel[..., None] * x[:, None], 2)
-                + head_bias[..., None]
-            )
+            return _sums(head_kernel, x) + head_bias[..., None]
 
         def update_weights(weights, grads, x, step):
             # In place and a part at a time, so that less of what a product leaves in
@@ -921,13 +918,17 @@ def _aggregate(pre, relu_gain):
     return tf.reduce_sum(tf.nn.relu(pre) * relu_gain[..., None, None], 1)
 
 
-@tf.custom_gradient
-def _times(kernel, x):
+def _sums(kernel, x):
     """`tf.matmul` of kernel [B, units, fan_in] and x [B, fan_in, n], if compiled by XLA.
 
-    For so few inputs a sum that it compiles is faster than its library's product; for
-    the gradients it is not.
+    For so few inputs a sum that it compiles is faster than its library's product.
     """
+    return tf.reduce_sum(kernel[..., None] * x[:, None], 2)
+
+
+@tf.custom_gradient
+def _times(kernel, x):
+    """`_sums`, but for the gradients, which are faster as matrix products."""
 
     def gradients(error):
         return (
@@ -935,7 +936,7 @@ def _times(kernel, x):
             tf.matmul(kernel, error, transpose_a=True),
         )
 
-    return tf.reduce_sum(kernel[..., None] * x[:, None], 2), gradients
+    return _sums(kernel, x), gradients
 
 
 def _stored(x, one):

@@ -54,15 +54,14 @@ def test_both_orders(scripts, tmp_path, data_dir, flags, order):
 
 def test_generated_data_are_learned(scripts, tmp_path):
     """With the default grid and settings, but for fewer generations."""
-    finished = scripts.fork(
-        tmp_path, SCRIPT, "--fake_data", "--record=results", "--max_steps=150"
-    )
+    flags = "--fake_data", "--record=results", "--max_steps=150", "--seed=1"
+    finished = scripts.fork(tmp_path, SCRIPT, *flags)
     assert finished.status == 0, finished
     _, one, two = LAST_LINE.fullmatch(finished.lines[-1]).groups()
     assert float(one) > 0.9
     assert float(two) > 0.9
     for task in result_of(tmp_path)["tasks"]:
-        assert task["accuracy_test"] > 0.8
+        assert task["accuracy_test"] > 0.9
 
 
 def test_a_data_set_may_come_twice(scripts, tmp_path):
