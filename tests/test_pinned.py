@@ -1,0 +1,189 @@
+"""Short runs whose every result is pinned to the last bit, for whoever moves code.
+
+What is computed depends on the processor and on the versions of the libraries, so the
+pinned values in pinned/values.json hold on the kind of machine that they were made on,
+and these tests are skipped elsewhere. A change that is meant to change results makes
+them again, in a commit that says why:
+
+    PIN=1 python -m pytest tests/test_pinned.py -n 0
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+VALUES = Path(__file__).parent / "pinned" / "values.json"
+RUN = "tests/pinned/run.py"
+MNIST, CIFAR_SVHN = "binary_mnist_pathnet.py", "cifar_svhn_pathnet.py"
+SHORT = ("--T=10", "--max_steps=4", "--record=results")
+ALL = "pathnet,scratch,finetune,fixed_size"
+
+# Name -> script and flags; DATA is a folder of small CIFAR-10 and SVHN files.
+CASES = {
+    "default": (MNIST, "--max_steps=30"),
+    "published": (MNIST, "--flagfile=presets/published.flags", *SHORT),
+    "early": (MNIST, "--flagfile=presets/early.flags", *SHORT),
+    "paper": (MNIST, "--flagfile=presets/paper.flags", *SHORT),
+    "controls": (MNIST, *SHORT, f"--control={ALL}"),
+    "scratch": (MNIST, *SHORT, "--control=scratch"),
+    "finetune": (MNIST, *SHORT, "--control=finetune"),
+    "fixed_size": (MNIST, *SHORT, "--control=fixed_size"),
+    "early_controls": (
+        MNIST, "--flagfile=presets/early.flags", *SHORT, "--control=fixed_size,finetune",
+    ),
+    "three_tasks": (MNIST, *SHORT, "--tasks=1v3,4v5,6v7", "--M=7"),
+    "runs": (MNIST, *SHORT, "--runs=2", "--seed=5", "--noise=none"),
+    "merge": (MNIST, *SHORT, "--writeback=merge"),
+    "winner": (MNIST, *SHORT, "--writeback=winner", "--B=3"),
+    "converges": (MNIST, "--T=20", "--stop_accuracy=0.6", "--record=results"),
+    "optional": (MNIST, *SHORT, "--nofixed_path_active", "--module_kinds=linear"),
+    "fake": (MNIST, *SHORT, "--fake_data"),
+    "cifar_svhn": (CIFAR_SVHN, *SHORT, "--data_dir=DATA"),
+    "svhn_cifar": (
+        CIFAR_SVHN, *SHORT, "--data_dir=DATA", "--cifar_first=0",
+        "--flagfile=presets/published_cifar_svhn.flags", "--T=6", "--max_steps=3",
+    ),
+}  # fmt: skip
+# Flags that name places, and what differs from one run to the next.
+PLACES = ("data_dir", "log_dir", "save_dir", "load_dir", "results", "resume")
+
+
+def machine():
+    """What results depend on besides the code."""
+    with open("/proc/cpuinfo") as file:
+        features = next((line for line in file if line.startswith("flags")), "")
+    libraries = ("tensorflow", "numpy", "scipy", "matplotlib", "pillow")
+    return {
+        "processor": hashlib.sha256(features.encode()).hexdigest()[:16],
+        **{name: importlib.metadata.version(name) for name in libraries},
+    }
+
+
+def kept_lines(text):
+    """Output without what names a place or a time."""
+    places = ("Results:", "tensorboard ", "Saved:", "Resume:")
+    return [line for line in text.splitlines() if not line.startswith(places)]
+
+
+def without_times(result):
+    """An object of results.jsonl without times, versions and places."""
+    flags = {k: v for k, v in result["flags"].items() if k not in PLACES}
+    tasks = [
+        {name: value for name, value in task.items() if name != "seconds"}
+        for task in result["tasks"]
+    ]
+    kept = {k: v for k, v in result.items() if k not in ("seconds", "versions")}
+    return kept | {"flags": flags, "tasks": tasks}
+
+
+def results_below(folder):
+    files = sorted(Path(folder).rglob("results.jsonl"))
+    return [
+        without_times(json.loads(line))
+        for file in files
+        for line in file.read_text().splitlines()
+    ]
+
+
+def scalars_below(folder):
+    """Checksum of each curve in the one events file below a folder, but for speeds."""
+    (file,) = folder.rglob("events.out.tfevents.*")
+    events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
+    curves = {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if "per_second" not in tag
+    }
+    return {tag: digest(repr(curve).encode()) for tag, curve in curves.items()}
+
+
+def digest(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def observed(finished, folder):
+    """All that is pinned of a run."""
+    return {
+        "status": finished.status,
+        "stdout": kept_lines(finished.stdout),
+        "results": results_below(folder),
+    }
+
+
+def make_data(folder):
+    """Small files of the official formats, of random images."""
+    rng = np.random.default_rng(0)
+    batches = [f"data_batch_{n}.bin" for n in range(1, 6)] + ["test_batch.bin"]
+    (folder / "cifar-10-batches-bin").mkdir(parents=True)
+    for name in batches:
+        records = rng.integers(0, 256, (100, 3073), np.uint8)
+        records[:, 0] %= 10
+        (folder / "cifar-10-batches-bin" / name).write_bytes(records.tobytes())
+    for name, count in (("train", 300), ("test", 100)):
+        images = rng.integers(0, 256, (32, 32, 3, count), np.uint8)
+        labels = rng.integers(1, 11, (count, 1)).astype(np.uint8)
+        scipy.io.savemat(folder / f"{name}_32x32.mat", {"X": images, "y": labels})
+
+
+def check(name, now):
+    """Compares with what is pinned, or pins it if the environment says PIN=1."""
+    held = json.loads(VALUES.read_text()) if VALUES.exists() else {}
+    now = json.loads(json.dumps(now))
+    if os.environ.get("PIN") == "1":
+        if held.get("machine") != machine():
+            held = {"machine": machine(), "runs": {}}
+        held["runs"][name] = now
+        VALUES.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
+        return
+    if held["machine"] != machine():
+        pytest.skip(f"pinned on another kind of machine: {held['machine']}")
+    assert now == held["runs"][name]
+
+
+@pytest.fixture
+def cwd(tmp_path, scripts):
+    """A folder to run in, from where the presets can be named as from the project."""
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    (folder / "presets").symlink_to(scripts.root / "presets")
+    return folder
+
+
+def fork(scripts, cwd, stop_at, script, *flags):
+    return scripts.fork(cwd, RUN, stop_at, str(scripts.root / script), *flags)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_results_are_the_pinned_ones(scripts, cwd, name):
+    script, *flags = CASES[name]
+    if "--data_dir=DATA" in flags:
+        make_data(cwd / "data")
+        flags = [flag.replace("DATA", str(cwd / "data")) for flag in flags]
+    now = observed(fork(scripts, cwd, 0, script, *flags), cwd)
+    if name == "default":
+        (folder,) = (cwd / "logs").iterdir()
+        now["scalars"] = scalars_below(folder)
+        for picture in ("paths.png", "evolution.gif"):
+            now[picture] = digest((folder / picture).read_bytes())
+    check(name, now)
+
+
+def test_a_resumed_run_is_the_pinned_one(scripts, cwd):
+    flags = ("--T=10", "--max_steps=8", "--checkpoint_seconds=0", "--record=results")
+    stopped = fork(scripts, cwd, 13, MNIST, *flags)
+    assert stopped.status == 130
+    (folder,) = (cwd / "logs").iterdir()
+    check("resumed", observed(fork(scripts, cwd, 0, MNIST, f"--resume={folder}"), cwd))
+
+
+def test_tasks_on_a_loaded_network_are_the_pinned_ones(scripts, cwd):
+    assert fork(scripts, cwd, 0, MNIST, *SHORT, "--save_dir=kept").status == 0
+    again = fork(scripts, cwd, 0, MNIST, *SHORT, "--load_dir=kept", "--tasks=4v5")
+    check("loaded", observed(again, cwd))
