@@ -1,0 +1,71 @@
+"""What earlier versions of this project wrote can still be used.
+
+The files in earlier/ are those of a small network, of a run that was interrupted and of
+a cluster on catch.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+EARLIER = Path(__file__).parent / "earlier"
+MNIST = "binary_mnist_pathnet.py"
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A copy of the files, in the folder that the scripts run in."""
+    return shutil.copytree(EARLIER, tmp_path / "earlier")
+
+
+def the_result(cwd):
+    (file,) = (cwd / "logs").rglob("results.jsonl")
+    return json.loads(file.read_text())
+
+
+def test_flags_and_a_network_to_learn_one_more_task_on(scripts, files):
+    finished = scripts.fork(
+        files, MNIST, "--flagfile=small.flags", "--load_dir=network", "--tasks=4v5"
+    )
+    assert finished.status == 0
+    before = json.loads((files / "results.jsonl").read_text())["tasks"]
+    now = the_result(files)["tasks"]
+    assert [task["name"] for task in now] == ["1v3", "1v2", "4v5"]
+    for earlier, task in zip(before, now):
+        assert task["path"] == earlier["path"]
+        assert task["accuracy_test_after_all"] == earlier["accuracy_test"]
+
+
+def test_a_network_to_show(scripts, files):
+    finished = scripts.fork(files, "pathnet.py", "show", "network")
+    assert finished.status == 0
+    assert "binary_mnist, seed 0: 2 layers of 4 modules" in finished.stdout
+
+
+def test_a_run_to_resume(scripts, files):
+    finished = scripts.fork(files, MNIST, "--resume=stopped")
+    assert finished.status == 0
+    resumed = json.loads((files / "stopped" / "results.jsonl").read_text())
+    whole = json.loads((files / "results.jsonl").read_text())
+    for task, other in zip(resumed["tasks"], whole["tasks"]):
+        assert task["path"] == other["path"]
+        assert task["curve"] == other["curve"]
+
+
+def test_results_to_tabulate_and_draw(scripts, files):
+    supervised = scripts.fork(
+        files, "plotting.py", "results.jsonl", "--generations=picture.png"
+    )
+    assert (supervised.status, supervised.stderr) == (0, "")
+    assert "| 1v3 | first | 1 | 3.0 |" in supervised.stdout
+    games = scripts.fork(files, "plotting.py", "atari/results.jsonl")
+    assert "| 0 | 2: catch | 3,040 |" in games.stdout
+
+
+def test_a_player_to_watch(scripts, files):
+    flags = ("--play", "--checkpoint_dir=atari/checkpoints", "--play_task=1")
+    finished = scripts.run(files, "atari_pathnet.py", *flags)
+    assert finished.status == 0
+    assert "Task 1, catch, on the path" in finished.stdout
