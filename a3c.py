@@ -11,9 +11,9 @@ layer 1 to the gates of the LSTM, is what learning needs: it is kept, and learni
 goes back through it.
 """
 
-from environments import FRAMES, SCREEN
-from parameter_servers import EPISODE, UNITS
-from pathnet import tf
+from atari.environments import FRAMES, SCREEN
+from atari.parameter_servers import EPISODE, UNITS
+from common import tf1 as tf
 
 # Roughly what the grey pixels of a game, 0 to 255, average to and vary by.
 PIXEL_MEAN, PIXEL_DEVIATION = 90.0, 38.0

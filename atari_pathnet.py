@@ -18,11 +18,9 @@ import os
 
 from absl import flags
 
-import cluster
-import commandline
-import environments
-import folders
-from commandline import UserError, say
+from atari import cluster, environments
+from common import commandline, folders
+from common.commandline import UserError, say
 
 FLAGS = flags.FLAGS
 
@@ -185,9 +183,9 @@ def environments_an_actor(actors):
 def work(role):
     """Is one process of a cluster, until all tasks are over."""
     # Here, since the process that only watches the others can do without TensorFlow.
-    import atari_actor
-    import atari_ga_worker
-    import parameter_servers
+    from atari import actor as atari_actor
+    from atari import ga_worker as atari_ga_worker
+    from atari import parameter_servers
 
     if role.job == cluster.PS:
         parameter_servers.serve(role, threads(1)).join()
@@ -239,7 +237,7 @@ def main():
         environments.check(game)
     role = this_role()
     if FLAGS.play:
-        import atari_play
+        from atari import play as atari_play
 
         if not FLAGS.checkpoint_dir:
             raise UserError("flag --play: name a folder with --checkpoint_dir")

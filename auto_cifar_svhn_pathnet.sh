@@ -3,4 +3,4 @@
 #   ./auto_cifar_svhn_pathnet.sh                        # 100 repeats
 #   ./auto_cifar_svhn_pathnet.sh 20 --cifar_first=0 --data_dir=DIR
 # Started again, it goes on where it stopped. See batch.sh.
-exec "$(dirname "$0")/batch.sh" cifar_svhn_pathnet.py 100 "$@"
+exec "$(dirname "$0")/common/batch.sh" cifar_svhn_pathnet.py 100 "$@"

@@ -19,9 +19,8 @@ import re
 
 from absl import flags
 
-import commandline
-import datasets
-import supervised
+from common import commandline
+from supervised import datasets, experiment
 
 FLAGS = flags.FLAGS
 
@@ -55,7 +54,7 @@ flags.register_validator(
     lambda v: v is None or (v and all(map(is_pair, v))),
     "must be a list of pairs of two different digits, such as 1v3,1v2",
 )
-supervised.define_flags(
+experiment.define_flags(
     M=10,
     N=3,
     centred=False,
@@ -69,7 +68,7 @@ supervised.define_flags(
 def load(names):
     """Training and test images of each task, as they are."""
     if FLAGS.fake_data:
-        rng = supervised.random_stream(FLAGS.seed, supervised.FAKE_DATA, 0)
+        rng = experiment.random_stream(FLAGS.seed, experiment.FAKE_DATA, 0)
         dataset = datasets.fake(28 * 28, 10, 10_000, 1_000, rng)
     else:
         dataset = datasets.load_mnist(FLAGS.data_dir)
@@ -88,22 +87,20 @@ def make_task(name, splits, rng):
         datasets.Split(datasets.add_noise(split.images, FLAGS.noise, rng), split.labels)
         for split in splits
     ]
-    return supervised.Task(name, name.replace("v", " vs "), *noisy)
+    return experiment.Task(name, name.replace("v", " vs "), *noisy)
 
 
 def main():
-    network = supervised.load_network("binary_mnist", is_pair)
+    network = experiment.load_network("binary_mnist", is_pair)
     pairs = f"{FLAGS.a1}v{FLAGS.a2}", f"{FLAGS.b1}v{FLAGS.b2}"
-    names = supervised.task_names(network, FLAGS.tasks or pairs)
+    names = experiment.task_names(network, FLAGS.tasks or pairs)
     data = load(names)
     images = min(len(train.labels) for train, _ in data)
 
-    experiment = supervised.Experiment(
-        "binary_mnist", 28 * 28, 2, names, images, network
-    )
-    for repeat in experiment.repeats():
+    run = experiment.Experiment("binary_mnist", 28 * 28, 2, names, images, network)
+    for repeat in run.repeats():
         for number, (name, splits) in enumerate(zip(names, data)):
-            rng = supervised.random_stream(repeat.seed, supervised.NOISE, number)
+            rng = experiment.random_stream(repeat.seed, experiment.NOISE, number)
             # Tournaments between paths, until a winner is good enough.
             repeat.learn(make_task(name, splits, rng))
             # Its path is frozen and stays active; everything else starts again.

@@ -14,9 +14,8 @@ last winner of each task.
 
 from absl import flags
 
-import commandline
-import datasets
-import supervised
+from common import commandline
+from supervised import datasets, experiment
 
 FLAGS = flags.FLAGS
 
@@ -32,7 +31,7 @@ flags.register_validator(
     f"must be a list of {' and '.join(TITLES)}",
 )
 # The published settings, [0, 1] and 0.2, leave SVHN at chance: see the README.
-supervised.define_flags(
+experiment.define_flags(
     M=20,
     N=5,
     centred=True,
@@ -46,27 +45,25 @@ supervised.define_flags(
 def load(name):
     """A data set by name, or a generated one in its place."""
     if FLAGS.fake_data:
-        rng = supervised.random_stream(FLAGS.seed, supervised.FAKE_DATA, len(name))
+        rng = experiment.random_stream(FLAGS.seed, experiment.FAKE_DATA, len(name))
         return datasets.fake(32 * 32 * 3, 10, 10_000, 1_000, rng)
     loaders = {"cifar10": datasets.load_cifar10, "svhn": datasets.load_svhn}
     return loaders[name](FLAGS.data_dir)
 
 
 def main():
-    network = supervised.load_network("cifar_svhn", TITLES.__contains__)
+    network = experiment.load_network("cifar_svhn", TITLES.__contains__)
     order = ("cifar10", "svhn") if FLAGS.cifar_first else ("svhn", "cifar10")
-    names = supervised.task_names(network, FLAGS.tasks or order)
+    names = experiment.task_names(network, FLAGS.tasks or order)
     data = {name: load(name) for name in dict.fromkeys(names)}
     images = min(len(dataset.train.labels) for dataset in data.values())
 
-    experiment = supervised.Experiment(
-        "cifar_svhn", 32 * 32 * 3, 10, names, images, network
-    )
-    for repeat in experiment.repeats():
+    run = experiment.Experiment("cifar_svhn", 32 * 32 * 3, 10, names, images, network)
+    for repeat in run.repeats():
         for name in names:
             # Tournaments between paths, for max_steps generations.
             repeat.learn(
-                supervised.Task(name, TITLES[name], data[name].train, data[name].test)
+                experiment.Task(name, TITLES[name], data[name].train, data[name].test)
             )
             # The last winner's path is frozen and stays active; all else starts again.
             repeat.freeze()

@@ -9,90 +9,15 @@ Networks" (arXiv 1701.08734). Three parts, in this order:
   Paths        pure numpy: random paths, mutation, geopaths, overlap, diversity
   Tournament   who is drawn, who wins, what becomes of the losers
   Grid         the L x M grid of modules as one TensorFlow graph
-
-Importing this module imports TensorFlow, quietly. The other files say
-`from pathnet import tf`, so there is one place that knows how.
 """
 
-import contextlib
 import dataclasses
 import functools
-import gc
 import os
-import re
-import sys
 
 import numpy as np
 
-# --------------------------------------------------------------------------------------
-# TensorFlow, without its page of start-up notes
-# --------------------------------------------------------------------------------------
-
-# Notes that the C++ side writes before its log level counts, and the search for a GPU
-# on a machine that has none. Every other line reaches the user.
-_START_UP_NOTE = re.compile(
-    rb"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} |E\d{4} .*cuInit"
-)
-
-
-@contextlib.contextmanager
-def _without_start_up_notes():
-    """Passes on what is written to file descriptor 2, but for start-up notes.
-
-    A process of its own does, so that the last words of one that dies are told, too.
-    """
-    if sys.stderr is None:
-        yield
-        return
-    sys.stderr.flush()
-    read_end, write_end = os.pipe()
-    reader = os.fork()
-    if reader == 0:
-        os.close(write_end)
-        with open(read_end, "rb") as lines:
-            for line in lines:
-                if not _START_UP_NOTE.match(line):
-                    os.write(2, line)
-        os._exit(0)
-    os.close(read_end)
-    terminal = os.dup(2)
-    os.dup2(write_end, 2)
-    os.close(write_end)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        os.waitpid(reader, 0)
-
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Nothing here uses Keras. TensorFlow imports it all the same, for a second and 50 MB,
-# unless it is told to use the old one, which it can do without.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-# Our kernels are so small that compiling and scheduling them for parallel execution
-# costs more than it gains: 100 MB, a second at start and a tenth of the speed.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        "--xla_cpu_use_fusion_emitters=false",
-        "--xla_cpu_enable_concurrency_optimized_scheduler=false",
-        "--xla_cpu_parallel_codegen_split_count=1",
-        os.environ.get("XLA_FLAGS", ""),
-    ]
-)
-# TensorFlow's hundreds of thousands of objects stay until the end: looking for garbage
-# among them, as they are made and when the interpreter ends, takes a second.
-gc.disable()
-with _without_start_up_notes():
-    import tensorflow.compat.v1 as tf
-
-    tf.logging.set_verbosity(tf.logging.ERROR)
-    tf.disable_v2_behavior()
-    tf.enable_resource_variables()
-    tf.config.list_physical_devices("GPU")
-gc.freeze()
-gc.enable()
+from common import tf1 as tf
 
 # --------------------------------------------------------------------------------------
 # Paths
@@ -972,8 +897,8 @@ def _layer(x, kernel, bias, relu_gain, skip_gain, times=tf.matmul):
 
 def show(folder, picture=None):
     """Prints what a folder of --save_dir holds and draws it; raises what reading does."""
-    import checkpoint
-    import pictures
+    from common import checkpoint
+    from reports import pictures
 
     network = checkpoint.read_network(folder)
     flags, used = network.flags, np.zeros_like(network.fixed_path)
@@ -1008,6 +933,6 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    import commandline
+    from common import commandline
 
     commandline.run(main, with_files=True)

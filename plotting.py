@@ -27,9 +27,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-import commandline
-import results as recorded
-from pictures import BACKGROUND, INK, MUTED, quiet, save_png, shade, task_colour
+from common import commandline
+from common import results as recorded
+from reports.pictures import BACKGROUND, INK, MUTED, quiet, save_png, shade, task_colour
 
 CURVE_WINDOW = 10  # recorded generations that a point of a curve is the mean of
 USAGE_NUMBERED = 24  # modules in a layer up to which each one's share is written on it

@@ -22,7 +22,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import environments  # noqa: E402
+from atari import environments  # noqa: E402
 
 CORES = len(os.sched_getaffinity(0))
 ROUNDS = 3

@@ -7,7 +7,7 @@ and layouts of `pathnet.PathNet.parameters`, and `train` does what `PathNet.trai
 
 import numpy as np
 
-from pathnet import tf
+from common import tf1 as tf
 
 
 class MaskedPathNet:

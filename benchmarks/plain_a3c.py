@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np  # noqa: E402
 
-import environments  # noqa: E402
 import pathnet  # noqa: E402
-from pathnet import tf  # noqa: E402
+from atari import environments  # noqa: E402
+from common import tf1 as tf  # noqa: E402
 
 L, M, N, T_MAX, GAMMA = 4, 10, 4, 20, 0.99
 KERNELS = [(8, 8, 4, 8), (4, 4, 8, 8), (3, 3, 8, 8), (392, 256)]

@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT))
 
 from masked_pathnet import MaskedPathNet  # noqa: E402
 
-import commandline  # noqa: E402
 import pathnet  # noqa: E402
+from common import commandline  # noqa: E402
 
 SHAPES = {
     "mnist": {"L": 3, "M": 10, "N": 3, "filt": 20, "inputs": 784, "classes": 2},

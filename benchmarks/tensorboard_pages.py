@@ -26,7 +26,7 @@ from PIL import Image
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import commandline  # noqa: E402
+from common import commandline  # noqa: E402
 
 FLAGS = flags.FLAGS
 

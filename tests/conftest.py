@@ -122,7 +122,10 @@ def serve():
     exit status, its traceback if any, and what it leaves are the real ones.
     """
     sys.path.insert(0, str(ROOT))
-    import supervised  # noqa: F401, brings in all that the scripts import
+    import supervised.experiment  # noqa: F401, brings in all that the scripts import
+    from common import tf1
+
+    tf1.load()
 
     gc.freeze()  # else every fork copies all of TensorFlow's objects as it ends
     for line in sys.stdin:

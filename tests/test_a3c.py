@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import a3c
 import pathnet
 from a3c import PIXEL_DEVIATION, PIXEL_MEAN, n_step_returns
-from environments import FRAMES, SCREEN
-from parameter_servers import UNITS, Grid, Learning, Shared
-from pathnet import tf
+from atari.environments import FRAMES, SCREEN
+from atari.parameter_servers import UNITS, Grid, Learning, Shared
+from common import tf1 as tf
 
 no_deadline = settings(deadline=None)
 

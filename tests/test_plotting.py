@@ -17,8 +17,8 @@ from matplotlib.text import Annotation
 from PIL import Image
 from test_pictures import count_colour
 
-import pictures
 import plotting
+from reports import pictures
 
 PONG = Path(plotting.__file__).parent / "figures" / "pong_scores.jsonl"
 

@@ -1,0 +1,1 @@
+"""The Atari script: a cluster of parameter servers, actors and one GA worker."""

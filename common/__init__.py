@@ -1,0 +1,1 @@
+"""What every part of the project stands on, and what depends on none of them."""

@@ -1,0 +1,136 @@
+"""What a run leaves on disk: a folder of its own, with TensorBoard events."""
+
+import contextlib
+import errno
+import io
+import itertools
+import os
+import platform
+import time
+
+import numpy as np
+from PIL import Image
+
+from common import tf1 as tf
+
+FLUSH_SECONDS = 5
+
+# What TensorFlow calls the failures of a file system.
+ERRNO = {
+    tf.errors.RESOURCE_EXHAUSTED: errno.ENOSPC,
+    tf.errors.PERMISSION_DENIED: errno.EACCES,
+    tf.errors.NOT_FOUND: errno.ENOENT,
+}
+
+
+def versions():
+    """Versions that a result depends on, by name."""
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.version.VERSION,
+        "numpy": np.__version__,
+    }
+
+
+def is_logged(step):
+    """Whether a curve keeps this step (from 1 on): all up to 1,000, then ever fewer.
+
+    900 steps a decade from there on, so that the files of endless runs stay small and a
+    curve keeps its shape.
+    """
+    stride = 1
+    while step >= 1000 * stride:
+        stride *= 10
+    return step % stride == 0
+
+
+class Events:
+    """TensorBoard events of one run (or repeat), in a folder.
+
+    An events file is a TFRecord file; written as such, and not by a thread behind the
+    scenes, so that a full disk is known when it happens. All methods raise OSError, with
+    the file's name, if something cannot be written.
+    """
+
+    def __init__(self, folder, graph=None):
+        os.makedirs(folder, exist_ok=True)
+        self._filename = _new_filename(folder)
+        self._flushed = time.monotonic()
+        with self._errors_as_os_error():
+            self._records = tf.io.TFRecordWriter(self._filename)
+        self._write(tf.Event(file_version="brain.Event:2"))
+        if graph is not None:
+            definition = graph.as_graph_def(add_shapes=True)
+            self._write(tf.Event(graph_def=definition.SerializeToString()))
+
+    def scalars(self, step, values):
+        """Values by tag, at a step."""
+        self._add(
+            step, [{"tag": t, "simple_value": float(v)} for t, v in values.items()]
+        )
+
+    def image(self, step, tag, pixels):
+        """An image, uint8 [height, width, 3]."""
+        height, width, _ = pixels.shape
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, format="PNG")
+        picture = tf.Summary.Image(
+            height=height,
+            width=width,
+            colorspace=3,
+            encoded_image_string=png.getvalue(),
+        )
+        self._add(step, [{"tag": tag, "image": picture}])
+
+    def text(self, tag, markdown):
+        """A text, shown as Markdown."""
+        metadata = tf.SummaryMetadata(
+            plugin_data=tf.SummaryMetadata.PluginData(plugin_name="text")
+        )
+        tensor = tf.make_tensor_proto(markdown, dtype=tf.string)
+        self._add(0, [{"tag": tag, "metadata": metadata, "tensor": tensor}])
+
+    def flush(self):
+        """Hands over what was added so far: a kill of this process cannot lose it."""
+        with self._errors_as_os_error():
+            self._records.flush()
+        self._flushed = time.monotonic()
+
+    def close(self):
+        with self._errors_as_os_error():
+            self._records.close()
+
+    def _add(self, step, values):
+        summary = tf.Summary(value=[tf.Summary.Value(**value) for value in values])
+        self._write(tf.Event(step=step, summary=summary))
+
+    def _write(self, event):
+        event.wall_time = time.time()
+        with self._errors_as_os_error():
+            self._records.write(event.SerializeToString())
+        # Often enough to be watched as it grows.
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    @contextlib.contextmanager
+    def _errors_as_os_error(self):
+        try:
+            yield
+        except tf.errors.OpError as error:
+            code = ERRNO.get(error.error_code, errno.EIO)
+            raise OSError(code, os.strerror(code), self._filename) from error
+
+
+def _new_filename(folder):
+    """A file of events beside those of earlier processes, which stay as they are."""
+    for second in itertools.count(int(time.time())):
+        name = f"events.out.tfevents.{second}.{platform.node()}"
+        filename = os.path.join(folder, name)
+        if not os.path.exists(filename):
+            return filename
+
+
+def as_markdown(values):
+    """Flags by name as a table for `Events.text`."""
+    rows = [f"| {name} | {value} |" for name, value in values.items()]
+    return "\n".join(["| flag | value |", "| --- | --- |", *rows])

@@ -1,0 +1,40 @@
+"""The folder of a run: one of its own, whatever else is there."""
+
+import fcntl
+import itertools
+import os
+
+from common.commandline import UserError
+
+
+def new(log_dir, name):
+    """Makes a folder that did not exist before: log_dir/name, else name-2, name-3 ...
+
+    Raises:
+      OSError: it cannot be made; names the folder.
+    """
+    os.makedirs(log_dir, exist_ok=True)
+    for number in itertools.count(1):
+        folder = os.path.join(log_dir, name if number == 1 else f"{name}-{number}")
+        try:
+            os.mkdir(folder)
+            return folder
+        except FileExistsError:
+            continue
+
+
+def occupy(folder):
+    """Makes sure that no other process goes on with the run of a folder.
+
+    Lasts until this process ends, however it does.
+
+    Raises:
+      UserError: another one does. OSError: there is no such folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{folder}: its run is still going on") from error
+    except OSError:
+        pass  # a file system without such locks: there users have to take care

@@ -1,0 +1,1 @@
+"""The supervised task scripts: data, tournaments, controls, what is recorded."""

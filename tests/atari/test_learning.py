@@ -1,0 +1,39 @@
+"""Does a cluster learn? A real one on Catch, with its GA worker, twice."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import atari_pathnet
+from common import results
+
+ROOT = Path(atari_pathnet.__file__).parent
+
+
+def learn(folder, seed):
+    """The tasks of a run with the preset."""
+    command = [sys.executable, ROOT / "atari_pathnet.py"]
+    command += [f"--flagfile={ROOT / 'presets' / 'catch.flags'}", f"--seed={seed}"]
+    done = subprocess.run(
+        [*command, f"--log_dir={folder}"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (file,) = folder.glob("*/results.jsonl")
+    (result,) = results.read([file])
+    return result["tasks"]
+
+
+def test_a_cluster_learns_catch_and_learns_it_again_sooner(tmp_path):
+    """From chance, about -0.7, to 29 of 30 balls caught; the frozen path is of use.
+
+    Of every twenty runs, one has a second task that is no sooner: two are compared.
+    """
+    runs = [learn(tmp_path / str(seed), seed) for seed in range(2)]
+    for tasks in runs:
+        assert all(task["score"] >= 0.9 for task in tasks)
+        assert tasks[0]["generations"] > 0
+    first, second = (
+        sum(results.steps_to(task["curve"], 0) for task in place)
+        for place in zip(*runs)
+    )
+    assert second < first

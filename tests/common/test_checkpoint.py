@@ -1,0 +1,249 @@
+"""Tests of checkpoint.py: what is stored comes back; anything else is one clear line."""
+
+import io
+import json
+import os
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+from test_datasets import FUZZ_CASES, damaged
+
+from common import checkpoint
+from common.commandline import UserError
+
+ABOUT = {"script": "trial", "flags": {"seed": 3, "noise": None}, "tasks": [1.5, "1v3"]}
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    return {
+        "parameters/layer1/kernel": rng.normal(size=(3, 4, 5)).astype(np.float32),
+        "active": rng.integers(0, 2, (2, 3, 4)),
+    }
+
+
+@pytest.fixture
+def saved(tmp_path, arrays):
+    folder = tmp_path / "below" / "net"
+    checkpoint.write(folder, ABOUT, arrays)
+    return folder
+
+
+def network():
+    task = {"name": "1v3", "title": "1 vs 3", "generations": 7, "fitness": 0.99}
+    task |= {"accuracy_test": 0.9, "seconds": 1.5, "converged": True}
+    task |= {"path": [[0, 2], [3, 3]], "curve": {"generation": [7], "fitness": [0.99]}}
+    return checkpoint.Network(
+        script="trial",
+        flags={"L": 2, "M": 4, "N": 2, "seed": 3},
+        tasks=[{**task, "retention": [0.9]}],
+        active=np.array([[[1, 0, 1, 0], [0, 0, 0, 1]]], np.float32),
+        fixed_path=np.zeros([2, 4], np.float32),
+        parameters={"layer1/kernel": np.arange(6.0)},
+    )
+
+
+def reseal(folder):
+    """Checksums that fit, as somebody would make them on purpose."""
+    sums = [f"{checkpoint._sha256(folder / n)}  {n}\n" for n in checkpoint.FILES]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+
+
+def test_what_is_written_comes_back(saved, arrays):
+    about, found = checkpoint.read(saved)
+    assert about == ABOUT
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+    assert {path.name for path in saved.parent.iterdir()} == {"net"}
+
+
+def test_a_network_comes_back(tmp_path):
+    original = network()
+    checkpoint.write_network(tmp_path / "net", original)
+    found = checkpoint.read_network(tmp_path / "net")
+    assert (found.script, found.flags, found.tasks) == (
+        original.script,
+        original.flags,
+        original.tasks,
+    )
+    np.testing.assert_array_equal(found.active, original.active)
+    np.testing.assert_array_equal(found.fixed_path, original.fixed_path)
+    assert found.parameters.keys() == {"layer1/kernel"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": None},
+        {"path": [[0, 2], [3, 4]]},
+        {"path": [[0, 2], [3, -1]]},
+        {"path": [[0, 2]]},
+        {"path": [[0.0, 2.0], [3.0, 3.0]]},
+        {"path": "0 2"},
+        {"retention": []},
+        {"generations": "7"},
+        {"curve": []},
+    ],
+)
+def test_a_network_of_nonsense_is_refused(tmp_path, change):
+    original = network()
+    original.tasks[0].update(change)
+    checkpoint.write_network(tmp_path / "net", original)
+    with pytest.raises(UserError, match="no finished network"):
+        checkpoint.read_network(tmp_path / "net")
+
+
+def test_a_checkpoint_of_something_else_is_no_network(saved):
+    with pytest.raises(UserError, match="no finished network"):
+        checkpoint.read_network(saved)
+
+
+def test_nothing_is_overwritten(saved, arrays):
+    before = {path: path.read_bytes() for path in saved.iterdir()}
+    with pytest.raises(UserError, match="not overwritten"):
+        checkpoint.write(saved, {}, arrays)
+    file = saved.parent / "file"
+    file.touch()
+    with pytest.raises(UserError, match="not overwritten"):
+        checkpoint.write(file, {}, arrays)
+    assert before == {path: path.read_bytes() for path in saved.iterdir()}
+
+
+def test_a_folder_that_somebody_makes_meanwhile_is_kept(tmp_path, arrays, monkeypatch):
+    folder = tmp_path / "net"
+
+    def rename(source, target):
+        folder.mkdir()
+        (folder / "mine").touch()
+        return real_rename(source, target)
+
+    real_rename = os.rename
+    monkeypatch.setattr(checkpoint.os, "rename", rename)
+    with pytest.raises(UserError, match="not overwritten"):
+        checkpoint.write(folder, {}, arrays)
+    assert [path.name for path in tmp_path.rglob("*")] == ["net", "mine"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, arrays, monkeypatch):
+    def savez(file, **arrays):
+        file.write_bytes(b"PK")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.np, "savez", savez)
+    with pytest.raises(OSError, match="No space left") as caught:
+        checkpoint.write(tmp_path / "net", {}, arrays)
+    assert caught.value.filename == str(tmp_path / "net")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [*checkpoint.FILES, "SHA256SUMS"])
+def test_damaged_files_are_refused(saved, name):
+    """Cut at every length of a few, and with any bit of a few changed."""
+    path, rng = saved / name, np.random.default_rng(1)
+    whole = path.read_bytes()
+    for _ in range(30):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        cut = whole[: rng.integers(len(whole))]
+        for content in (bytes(damaged), cut, cut + bytes(len(whole) - len(cut))):
+            path.write_bytes(content)
+            if name == "SHA256SUMS" and content.split() == whole.split():
+                continue  # another kind of white space
+            with pytest.raises(UserError) as caught:
+                checkpoint.read(saved)
+            assert str(saved) in str(caught.value)
+    path.unlink()
+    with pytest.raises(UserError, match=str(saved)):
+        checkpoint.read(saved)
+
+
+def test_other_versions_are_named(saved):
+    about = json.loads((saved / "about.json").read_text())
+    (saved / "about.json").write_text(json.dumps(about | {"version": 2}))
+    reseal(saved)
+    with pytest.raises(UserError, match="version 2, and this program reads .* 1"):
+        checkpoint.read(saved)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "[" * 100_000, '"net"'])
+def test_foreign_json_is_refused(saved, text):
+    (saved / "about.json").write_text(text)
+    reseal(saved)
+    with pytest.raises(UserError, match="about.json"):
+        checkpoint.read(saved)
+
+
+def npy(header):
+    header = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+class Exploit:
+    def __reduce__(self):
+        return (os.mkdir, ("executed",))
+
+
+def pickled():
+    file = io.BytesIO()
+    np.save(file, np.array([Exploit()], object), allow_pickle=True)
+    return file.getvalue()
+
+
+FOREIGN = {
+    "an object": pickled(),
+    "huge": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999,)}"),
+    "negative": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-3,)}"),
+    "no array": b"hello",
+    "no header": npy("import os"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_arrays_that_lie_are_refused(saved, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile(saved / "arrays.npz", "w") as archive:
+        archive.writestr("active.npy", FOREIGN[kind])
+    reseal(saved)
+    with pytest.raises(UserError, match="arrays.npz"):
+        checkpoint.read(saved)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_compressed_bomb_is_not_unpacked(saved):
+    with zipfile.ZipFile(saved / "arrays.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("active.npy", bytes(10**7))
+    reseal(saved)
+    with pytest.raises(UserError, match="arrays.npz"):
+        checkpoint.read(saved)
+
+
+@pytest.mark.parametrize("name", checkpoint.FILES)
+def test_damaged_states_with_checksums_that_fit(tmp_path, name, monkeypatch):
+    """Refused in a line that names the file, or read; PATHNET_FUZZ_CASES sets how many."""
+    monkeypatch.setattr(checkpoint.commandline, "say", lambda line: None)
+    parts = vars(network()) | {"flags": network().flags | {"max_steps": 9}}
+    population = np.array([[[0, 1], [2, 3]]])
+    state = checkpoint.State(
+        **parts, names=["1v3", "1v2"], generation=3, population=population
+    )
+    checkpoint.save_state(tmp_path, state)
+    (folder,) = checkpoint.saved(tmp_path)
+    whole, refused = (folder / name).read_bytes(), 0
+    tracemalloc.start()
+    for seed in range(FUZZ_CASES):
+        (folder / name).write_bytes(damaged(whole, np.random.default_rng(seed)))
+        reseal(folder)
+        try:
+            checkpoint.load_state(tmp_path)
+        except UserError as error:
+            refused += 1
+            assert str(tmp_path) in str(error), f"seed {seed}"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused > FUZZ_CASES / 4
+    assert peak < 20e6

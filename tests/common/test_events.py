@@ -1,0 +1,111 @@
+"""Tests of recording.py."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from common import events as recording
+from common import tf1 as tf
+
+ROOT = Path(recording.__file__).parent.parent
+
+# ---- Curves ----
+
+
+def test_early_steps_are_all_logged():
+    assert all(recording.is_logged(step) for step in range(1, 1001))
+
+
+@given(power=st.integers(0, 15), digit=st.integers(1, 9))
+def test_round_steps_are_logged(power, digit):
+    assert recording.is_logged(digit * 10**power)
+
+
+@given(power=st.integers(3, 12), offset=st.integers(0, 899))
+def test_each_decade_is_logged_evenly(power, offset):
+    """From 10^p to 10^(p+1) every 10^(p-2)th step: 900 of them, and none between."""
+    stride = 10 ** (power - 2)
+    step = 10**power + offset * stride
+    assert recording.is_logged(step)
+    assert not recording.is_logged(step + 1)
+    assert not recording.is_logged(step + stride - 1)
+
+
+def test_a_long_curve_has_few_points():
+    assert sum(map(recording.is_logged, range(1, 100_001))) == 999 + 2 * 900 + 1
+
+
+# ---- TensorBoard ----
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes with Events, closes it, and gives what TensorBoard then reads."""
+
+    def write(function, graph=None):
+        events = recording.Events(str(tmp_path), graph)
+        function(events)
+        events.close()
+        return EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
+
+    return write
+
+
+def test_scalars_can_be_read_back(written):
+    def write(events):
+        events.scalars(1, {"task1/fitness": 0.25, "task1/loss": np.float32(1.5)})
+        events.scalars(700, {"task1/fitness": np.float64(0.75), "modules": np.int64(9)})
+
+    read = written(write)
+    points = {
+        tag: [(point.step, point.value) for point in read.Scalars(tag)]
+        for tag in read.Tags()["scalars"]
+    }
+    assert points == {
+        "task1/fitness": [(1, 0.25), (700, 0.75)],
+        "task1/loss": [(1, 1.5)],
+        "modules": [(700, 9)],
+    }
+
+
+def test_an_image_can_be_read_back(written):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    read = written(lambda events: events.image(25, "evolution/population", pixels))
+    (image,) = read.Images("evolution/population")
+    assert (image.step, image.height, image.width) == (25, 5, 7)
+    decoded = Image.open(io.BytesIO(image.encoded_image_string))
+    assert np.array_equal(np.asarray(decoded), pixels)
+
+
+def test_a_text_can_be_read_back(written):
+    markdown = "| flag | value |\n| --- | --- |\n| L | 3 – three |"
+    read = written(lambda events: events.text("flags", markdown))
+    (tensor,) = read.Tensors("flags")
+    assert tensor.step == 0
+    assert [text.decode() for text in tensor.tensor_proto.string_val] == [markdown]
+    assert read.SummaryMetadata("flags").plugin_data.plugin_name == "text"
+
+
+def test_the_graph_is_kept(written):
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.constant(1, name="of_this_graph")
+    read = written(lambda events: None, graph)
+    definition = tf.GraphDef.FromString(read.Graph().SerializeToString())
+    assert [node.name for node in definition.node] == ["of_this_graph"]
+
+
+def test_versions_are_those_in_use():
+    versions = recording.versions()
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert versions["numpy"] == np.__version__
+    assert versions["tensorflow"] == tf.version.VERSION
+    json.dumps(versions)

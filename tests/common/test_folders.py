@@ -1,0 +1,47 @@
+"""Tests of folders.py."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from common import folders
+
+
+def test_a_new_folder_is_never_one_that_exists(tmp_path):
+    """Nor one that was a file; what is in the way stays as it is."""
+    log_dir = tmp_path / "logs" / "deep"
+    first = Path(folders.new(str(log_dir), "run"))
+    assert first == log_dir / "run" and first.is_dir()
+    (first / "events").write_text("kept")
+    (log_dir / "run-2").write_text("a file")
+    third = Path(folders.new(str(log_dir), "run"))
+    assert third == log_dir / "run-3" and not list(third.iterdir())
+    assert folders.new(str(log_dir), "run") == str(log_dir / "run-4")
+    assert (first / "events").read_text() == "kept"
+    assert (log_dir / "run-2").read_text() == "a file"
+
+
+def test_new_folders_made_at_once_differ(tmp_path):
+    threads, rounds = 8, 25
+    barrier = Barrier(threads)
+
+    def make(_):
+        barrier.wait()
+        return [folders.new(str(tmp_path), "run") for _ in range(rounds)]
+
+    with ThreadPoolExecutor(threads) as pool:
+        made = [folder for some in pool.map(make, range(threads)) for folder in some]
+    assert len(set(made)) == threads * rounds
+    assert {Path(folder).name for folder in made} == {
+        p.name for p in tmp_path.iterdir()
+    }
+
+
+@pytest.mark.parametrize("log_dir", ["file", "file/logs"])
+def test_a_log_dir_that_cannot_be_is_named(tmp_path, log_dir):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as caught:
+        folders.new(str(tmp_path / log_dir), "run")
+    assert caught.value.filename.startswith(str(tmp_path / "file"))

@@ -1,0 +1,664 @@
+"""Tests of experiment.py: streams, the tournament loop, and what one repeat leaves."""
+
+import datetime
+import itertools
+import json
+import os
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pathnet
+from common import checkpoint
+from common.commandline import UserError
+from supervised import datasets, experiment
+from supervised.experiment import NOISE, POPULATION, TOURNAMENT, random_stream
+
+DEFAULTS = {
+    "L": 3,
+    "M": 6,
+    "N": 2,
+    "filt": 8,
+    "aggregation": "average",
+    "centred": False,
+    "module_kinds": "mixed",
+    "fixed_path_active": True,
+    "tournament": "fair",
+    "mutation": "uniform",
+    "optimizer": "sgd",
+    "test_every": 10,
+    "candi": 7,
+    "B": 3,
+    "T": 4,
+    "batch_num": 5,
+    "learning_rate": 0.5,
+    "writeback": "sum",
+    "stop_accuracy": 0.9,
+    "max_steps": 12,
+    "seed": 3,
+    "runs": 1,
+    "record": "results",
+    "control": ["pathnet"],
+    "save_dir": None,
+    "load_dir": None,
+    "resume": None,
+    "results": None,
+}
+INPUTS = 24
+
+
+# ---- Helpers ----
+
+
+class Flags(types.SimpleNamespace):
+    """Stands in for absl's flags, which a process can define only once."""
+
+    def get_key_flags_for_module(self, _):
+        return [types.SimpleNamespace(name=n, value=v) for n, v in vars(self).items()]
+
+
+@pytest.fixture
+def flags(monkeypatch, tmp_path):
+    values = Flags(**DEFAULTS, log_dir=str(tmp_path / "logs"))
+    monkeypatch.setattr(experiment, "FLAGS", values)
+    return values
+
+
+def small_grid(**changes):
+    values = {name: DEFAULTS[name] for name in ("L", "M", "N", "filt")}
+    return pathnet.Grid(**values | {"inputs": INPUTS, "classes": 2} | changes)
+
+
+def numbered_task(name="1v3", images=60):
+    """A task whose image i holds the number i and whose label is that of its number."""
+    numbers = np.arange(images, dtype=np.uint8)
+    pixels = np.repeat(numbers[:, None], INPUTS, axis=1)
+    split = datasets.Split(pixels, (numbers % 3 == 0).astype(np.uint8))
+    return experiment.Task(name, name, split, split)
+
+
+def learnable_task(name, seed):
+    data = datasets.fake(INPUTS, 2, 400, 100, np.random.default_rng(seed))
+    return experiment.Task(name, name, data.train, data.test)
+
+
+class RecordingNet:
+    """In place of a PathNet: notes what it is asked for, fitness is by a rule."""
+
+    def __init__(self, fitness_of=None, **grid):
+        self.grid = small_grid(**grid)
+        self.initialized, self.trained, self.tested = [], [], []
+        self.accuracies = itertools.repeat(0.75)
+        rng = np.random.default_rng(0)
+        self._fitness_of = fitness_of or (lambda *_: 0.8 * rng.random(DEFAULTS["B"]))
+
+    def initialize(self, seed, task, fixed_path):
+        self.initialized.append((seed, task, fixed_path.copy()))
+
+    def train(self, geopaths, images, labels, task, fixed_path):
+        call = {"geopaths": geopaths, "images": images, "labels": labels}
+        call |= {"task": task, "fixed_path": fixed_path.copy()}
+        self.trained.append(call)
+        number = sum(call["task"] == task for call in self.trained)
+        fitness = np.array(self._fitness_of(task, number), float)[: len(geopaths)]
+        return fitness, 1 - fitness
+
+    def accuracy(self, geopath, images, labels, task):
+        self.tested.append((geopath.copy(), task))
+        return next(self.accuracies)
+
+
+def experiment_with(net, folder=None, **more):
+    run = object.__new__(experiment.Experiment)
+    vars(run).update(net=net, name="trial", folder=str(folder), results=[])
+    vars(run).update(network=checkpoint.Network(), checkpoints=None, **more)
+    return run
+
+
+def repeat_on(net, seed=3, folder=None, kind=experiment.Repeat):
+    return kind(experiment_with(net, folder), seed)
+
+
+# ---- Random streams ----
+
+
+def test_a_stream_depends_on_nothing_but_its_arguments():
+    first = random_stream(5, TOURNAMENT, 1, 7).random(100)
+    random_stream(5, TOURNAMENT, 1, 6).random(1000)
+    np.random.default_rng().random(3)
+    np.testing.assert_array_equal(first, random_stream(5, TOURNAMENT, 1, 7).random(100))
+
+
+def test_streams_differ_in_seed_purpose_task_and_generation():
+    purposes = experiment.FAKE_DATA, NOISE, POPULATION, TOURNAMENT
+    seeds = 0, 1, 2, 2**31 - 1, 2**31
+    keys = list(itertools.product(seeds, purposes, range(4), range(6)))
+    assert len(set(purposes)) == 4
+    draws = np.array([random_stream(*key).random(8) for key in keys])
+    assert len(np.unique(draws)) == draws.size
+    # Neighbours must not be near each other either.
+    rows = np.corrcoef(
+        [random_stream(0, TOURNAMENT, 0, g).random(4000) for g in range(9)]
+    )
+    assert np.abs(rows - np.eye(9)).max() < 0.1
+
+
+# ---- Generation and Outcome ----
+
+
+def test_what_a_generation_and_an_outcome_tell():
+    path = np.array([[0, 4], [2, 2], [5, 1]])
+    active = pathnet.to_geopath(np.array([[0, 4], [2, 3], [5, 1]]), 6)
+    last = experiment.Generation(
+        number=41,
+        population=path[None],
+        path=path,
+        active=active,
+        fitness=np.array([0.5, 0.9, 0.7]),
+        loss=np.array([0.7, 0.2, 0.4]),
+        winner=1,
+    )
+    outcome = experiment.Outcome(numbered_task(), last, True, 0.8, 1.5, {})
+    assert last.best_fitness == 0.9
+    assert type(last.best_fitness) is float
+    assert outcome.generations == 41
+    # The best path is what evolved alone, without the fixed path in `active`.
+    expected = np.zeros([3, 6])
+    expected[[0, 0, 1, 2, 2], [0, 4, 2, 1, 5]] = 1
+    np.testing.assert_array_equal(outcome.geopath, expected)
+
+
+# ---- The loop ----
+
+
+def test_all_candidates_of_a_generation_get_the_same_mini_batches(flags):
+    net = RecordingNet()
+    repeat_on(net).learn(numbered_task())
+    assert len(net.trained) == flags.max_steps
+    drawn = []
+    for call in net.trained:
+        # One set of images is handed over for all B candidates.
+        assert call["geopaths"].shape == (flags.B, flags.L, flags.M)
+        assert call["images"].shape == (flags.T * flags.batch_num, INPUTS)
+        numbers = call["images"][:, 0]
+        assert len(set(numbers)) == len(numbers)  # an image comes once a generation
+        np.testing.assert_array_equal(call["labels"], numbers % 3 == 0)
+        drawn.append(tuple(numbers))
+    assert len(set(drawn)) == len(drawn)  # every generation draws its own
+    assert len(set(itertools.chain(*drawn))) == 60  # and none is left out for ever
+
+
+def test_in_turn_each_candidate_is_trained_alone_on_batches_of_its_own(flags):
+    flags.tournament, flags.max_steps = "sequential", 4
+    fitness = [0.2, 0.6, 0.4]
+    net = RecordingNet(lambda _, number: [fitness[(number - 1) % 3]])
+    repeat = repeat_on(net)
+    repeat.learn(numbered_task())
+    assert len(net.trained) == flags.max_steps * flags.B
+    drawn = set()
+    for call in net.trained:
+        assert call["geopaths"].shape == (1, flags.L, flags.M)
+        drawn.add(tuple(call["images"][:, 0]))
+    assert len(drawn) == len(net.trained)
+    last = repeat.outcomes[0].last
+    assert last.fitness.tolist() == fitness
+    assert last.loss.tolist() == [0.8, 0.4, 0.6]
+    assert last.winner == 1
+    np.testing.assert_array_equal(
+        repeat.outcomes[0].geopath, net.trained[-2]["geopaths"][0]
+    )
+
+
+def test_genes_drift_towards_module_0(flags):
+    flags.mutation, flags.max_steps, flags.stop_accuracy = "drift", 400, 1
+    repeat = repeat_on(RecordingNet())
+    repeat.learn(numbered_task())
+    assert (repeat.outcomes[0].last.population == 0).mean() > 0.9
+
+
+def test_frozen_modules_need_not_be_active(flags):
+    flags.fixed_path_active = False
+    net = RecordingNet(fixed_path_active=False)
+    repeat = repeat_on(net)
+    for _ in range(2):
+        repeat.learn(numbered_task())
+        repeat.freeze()
+    second = repeat.outcomes[1]
+    np.testing.assert_array_equal(second.last.active, second.geopath)
+    np.testing.assert_array_equal(net.trained[-1]["fixed_path"], net.initialized[1][2])
+    assert net.initialized[1][2].any()
+
+
+def test_images_do_not_depend_on_what_wins(flags):
+    """The mini-batches of a generation are the seed's, however the evolution went."""
+    batches = []
+    for winner in range(2):
+        net = RecordingNet(lambda *_, winner=winner: np.eye(flags.B)[winner] / 2)
+        repeat_on(net).learn(numbered_task())
+        batches.append([call["images"][:, 0].tolist() for call in net.trained])
+    assert batches[0] == batches[1]
+
+
+def test_tournaments_change_the_population_as_the_paper_says(flags, monkeypatch):
+    tournaments = []
+
+    def draw(rng, candi, B):
+        drawn = true_draw(rng, candi, B)
+        tournaments.append([drawn])
+        return drawn
+
+    def overwrite(rng, paths, fitness, M):
+        before = paths.copy()
+        after, winner = true_overwrite(rng, paths, fitness, M)
+        tournaments[-1] += [before, fitness, after.copy(), winner]
+        return after, winner
+
+    true_draw, true_overwrite = pathnet.draw_candidates, pathnet.overwrite_losers
+    monkeypatch.setattr(pathnet, "draw_candidates", draw)
+    monkeypatch.setattr(pathnet, "overwrite_losers", overwrite)
+    flags.max_steps = 60
+    net = RecordingNet()
+    repeat = repeat_on(net)
+    repeat.learn(numbered_task())
+
+    population = pathnet.random_paths(
+        random_stream(3, POPULATION, 0), flags.candi, flags.L, flags.M, flags.N
+    )
+    seen = set()
+    assert len(tournaments) == 60
+    for (drawn, before, fitness, after, winner), call in zip(tournaments, net.trained):
+        assert len(set(drawn)) == flags.B  # different candidates
+        seen |= set(drawn)
+        np.testing.assert_array_equal(before, population[drawn])
+        np.testing.assert_array_equal(
+            call["geopaths"], pathnet.to_geopath(population[drawn], flags.M)
+        )
+        assert fitness[winner] == max(fitness)
+        np.testing.assert_array_equal(after[winner], population[drawn[winner]])
+        population[drawn] = after
+    assert seen == set(range(flags.candi))
+    last = repeat.outcomes[0].last
+    np.testing.assert_array_equal(last.population, population)
+    np.testing.assert_array_equal(last.path, tournaments[-1][1][last.winner])
+
+
+def test_a_task_ends_with_the_first_winner_that_is_good_enough(flags):
+    net = RecordingNet(lambda _, number: [0.1, {5: 0.9, 4: 0.8999}.get(number, 0.3), 0])
+    repeat = repeat_on(net)
+    repeat.learn(numbered_task())
+    (outcome,) = repeat.outcomes
+    assert outcome.converged
+    assert outcome.generations == len(net.trained) == 5
+    assert outcome.last.best_fitness == 0.9
+    assert outcome.accuracy_test == 0.75
+    assert outcome.curve == {
+        "generation": [1, 2, 3, 4, 5],
+        "fitness": [0.3, 0.3, 0.3, 0.8999, 0.9],
+    }
+
+
+def test_without_such_a_winner_the_last_one_is_taken(flags, capsys):
+    fitness = [[0.1, 0.2, 0.8]] * (flags.max_steps - 1) + [[0.5, 0.3, 0.4]]
+    net = RecordingNet(lambda _, number: fitness[number - 1])
+    repeat = repeat_on(net)
+    repeat.learn(numbered_task())
+    (outcome,) = repeat.outcomes
+    assert not outcome.converged
+    assert outcome.generations == len(net.trained) == flags.max_steps
+    assert outcome.last.best_fitness == 0.5
+    np.testing.assert_array_equal(outcome.geopath, net.trained[-1]["geopaths"][0])
+    assert (
+        f"not converged after {flags.max_steps} generations" in capsys.readouterr().out
+    )
+
+
+def test_paths_are_frozen_from_task_to_task(flags):
+    net = RecordingNet()
+    repeat = repeat_on(net, seed=8)
+    for name in ("1v3", "1v2", "4v5"):
+        repeat.learn(numbered_task(name))
+        repeat.freeze()
+    geopaths = [outcome.geopath for outcome in repeat.outcomes]
+    fixed = [np.zeros([3, 6]), geopaths[0], np.maximum(geopaths[0], geopaths[1])]
+    assert [entry[:2] for entry in net.initialized] == [(8, 0), (8, 1), (8, 2)]
+    for number, expected in enumerate(fixed):
+        np.testing.assert_array_equal(net.initialized[number][2], expected)
+        mine = [call for call in net.trained if call["task"] == number]
+        assert len(mine) == flags.max_steps
+        for call in mine:
+            np.testing.assert_array_equal(call["fixed_path"], expected)
+    # After each task it is tested, and those before it once more; each with its best
+    # path together with what was the fixed path then.
+    assert [task for _, task in net.tested] == [0, 1, 0, 2, 0, 1]
+    for geopath, task in net.tested:
+        np.testing.assert_array_equal(geopath, np.maximum(fixed[task], geopaths[task]))
+    assert repeat.overlap() == np.sum(np.sum(geopaths, axis=0) >= 2)
+
+
+def test_each_task_has_a_population_and_tournaments_of_its_own(flags):
+    net = RecordingNet(lambda *_: [0.5, 0.4, 0.3])
+    repeat = repeat_on(net)
+    for _ in range(2):
+        repeat.learn(numbered_task())
+    first, second = (
+        [call for call in net.trained if call["task"] == task] for task in range(2)
+    )
+    for key in ("geopaths", "images"):
+        assert not np.array_equal(first[0][key], second[0][key])
+    for task, calls in enumerate((first, second)):
+        population = pathnet.random_paths(
+            random_stream(3, POPULATION, task), flags.candi, flags.L, flags.M, flags.N
+        )
+        options = pathnet.to_geopath(population, flags.M)
+        for geopath in calls[0]["geopaths"]:
+            assert (options == geopath).all(axis=(1, 2)).any()
+
+
+def test_a_generation_may_need_all_images_but_no_more(flags):
+    need = flags.T * flags.batch_num
+    net = RecordingNet()
+    repeat_on(net).learn(numbered_task(images=need))
+    assert sorted(net.trained[0]["images"][:, 0]) == list(range(need))
+    with pytest.raises(UserError, match=r"--T=4 --batch_num=5.* 20 .*has 19"):
+        experiment.Experiment("trial", INPUTS, 2, ["1v3", "1v2"], need - 1)
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_end(flags):
+    flags.max_steps = 1234
+    repeat = repeat_on(RecordingNet())
+    repeat.learn(numbered_task())
+    curve = repeat.outcomes[0].curve
+    assert curve["generation"] == [*range(1, 1000), *range(1000, 1234, 10), 1234]
+    assert len(curve["fitness"]) == len(curve["generation"])
+    assert curve["fitness"][-1] == repeat.outcomes[0].last.best_fitness
+
+
+# ---- What a repeat leaves ----
+
+
+@pytest.mark.parametrize(
+    ("later", "verdict"), [(0.5, "unchanged"), (0.5000001, "CHANGED")]
+)
+def test_what_was_learned_first_is_tested_again(
+    flags, tmp_path, capsys, later, verdict
+):
+    net = RecordingNet()
+    net.accuracies = iter([0.5, 0.75, later])
+    repeat = repeat_on(net, folder=tmp_path)
+    for _ in range(2):
+        repeat.learn(numbered_task())
+        repeat.freeze()
+    repeat.finish("the last line")
+    lines = capsys.readouterr().out.splitlines()
+    assert f"Task 1 once more: held-out accuracy 0.5000, {verdict}" in lines
+    assert lines[-1] == "the last line"
+    # It is tested with the modules that its last generation used.
+    first, second, again = net.tested
+    np.testing.assert_array_equal(first[0], again[0])
+    assert (first[1], second[1], again[1]) == (0, 1, 0)
+    result = json.loads((tmp_path / "results.jsonl").read_text())
+    assert result["tasks"][0]["accuracy_test"] == 0.5
+    assert result["tasks"][0]["accuracy_test_after_all"] == later
+    assert result["retention"] == [[0.5], [later, 0.75]]
+
+
+def test_repeats_print_one_line_each(flags, tmp_path, capsys):
+    flags.runs = 2
+    for seed in (3, 4):
+        repeat = repeat_on(RecordingNet(), seed, tmp_path)
+        for _ in range(2):
+            repeat.learn(numbered_task())
+            repeat.freeze()
+        repeat.finish(f"line of {seed}")
+    assert capsys.readouterr().out.splitlines() == [
+        "line of 3",
+        f"Results: {tmp_path}",
+        f"tensorboard --logdir={tmp_path}",
+        "line of 4",
+    ]
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["seed"] for line in lines] == [3, 4]
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2017, 1, 30, 12, 34, 56)
+
+    monkeypatch.setattr(experiment.datetime, "datetime", Clock)
+    monkeypatch.setattr(pathnet, "PathNet", lambda *_, **__: RecordingNet())
+    folders = []
+    for _ in range(3):
+        run = experiment.Experiment("trial", INPUTS, 2, ["1v3", "1v2"], 10_000)
+        folders.append(run.folder)
+        Path(run.folder, "mine").touch()
+    name = os.path.join(flags.log_dir, "trial__1v3_1v2__seed3__20170130-123456")
+    assert folders == [name, f"{name}-2", f"{name}-3"]
+    assert [os.listdir(folder) for folder in folders] == [["mine"]] * 3
+
+
+def test_an_experiment_has_a_repeat_for_each_seed(flags, monkeypatch):
+    monkeypatch.setattr(pathnet, "PathNet", lambda *_, **__: RecordingNet())
+    flags.runs = 3
+    run = experiment.Experiment("trial", INPUTS, 2, ["1v3", "1v2"], 10_000)
+    assert [repeat.seed for repeat in run.repeats()] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("name", ["filt", "M", "L", "B", "T", "batch_num"])
+def test_a_grid_that_does_not_fit_leaves_nothing(flags, name):
+    setattr(flags, name, 10**12)
+    with pytest.raises(UserError, match=f"--{name}=1000000000000\\b.* GiB"):
+        experiment.Experiment("trial", INPUTS, 2, ["1v3", "1v2"], 10_000)
+    assert not os.path.exists(flags.log_dir)
+
+
+def test_what_many_tasks_leave(flags, tmp_path, capsys):
+    net = RecordingNet()
+    net.accuracies = iter([0.5, 0.6, 0.5, 0.7, 0.5, 0.6])
+    repeat = repeat_on(net, folder=tmp_path)
+    for name in ("1v3", "1v2", "4v5"):
+        repeat.learn(numbered_task(name))
+        repeat.freeze()
+    repeat.finish("the last line")
+    output = capsys.readouterr().out
+    assert "| after 3: 4v5 | 50.00 | 60.00 | 70.00 | 12 | " in output
+    result = json.loads((tmp_path / "results.jsonl").read_text())
+    assert result["retention"] == [[0.5], [0.5, 0.6], [0.5, 0.6, 0.7]]
+    used = np.cumsum([outcome.geopath for outcome in repeat.outcomes], axis=0) > 0
+    counts = [task["modules_so_far"] for task in result["tasks"]]
+    assert counts == [int(modules.sum()) for modules in used]
+
+
+def test_too_few_free_modules_are_told_in_numbers(flags, capsys):
+    repeat = repeat_on(RecordingNet())
+    repeat._fixed_path = np.zeros([3, 6], np.float32)
+    repeat._fixed_path[1, :5] = repeat._fixed_path[2] = 1
+    repeat.learn(numbered_task("4v5"))
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note == (
+        "note: task 1, 4v5: fewer modules are free than the 2 that a path may use: "
+        "1 of 6 in layer 2, 0 of 6 in layer 3"
+    )
+    assert repeat.outcomes[0].generations == flags.max_steps  # and it still runs
+
+
+# ---- Controls ----
+
+
+def learn_two(net, kind, folder=None):
+    repeat = repeat_on(net, folder=folder, kind=kind)
+    for name in ("1v3", "1v2"):
+        repeat.learn(numbered_task(name))
+        repeat.freeze()
+    return repeat
+
+
+def test_scratch_freezes_nothing(flags):
+    net = RecordingNet()
+    learn_two(net, experiment.Scratch)
+    assert not any(fixed_path.any() for _, _, fixed_path in net.initialized)
+    assert not any(call["fixed_path"].any() for call in net.trained)
+    populations = {call["geopaths"].tobytes() for call in net.trained}
+    assert len(populations) > flags.max_steps  # both tasks evolve
+
+
+def test_fine_tuning_trains_the_first_best_path_on(flags):
+    net = RecordingNet()
+    repeat = learn_two(net, experiment.FineTune)
+    assert not net.initialized[0][2].any()
+    assert net.initialized[1][2].all()  # all modules are kept, only the head is new
+    best = repeat.outcomes[0].geopath
+    second = [call for call in net.trained if call["task"] == 1]
+    assert len(second) == flags.max_steps
+    for call in second:
+        np.testing.assert_array_equal(call["geopaths"], best[None])
+        assert not call["fixed_path"].any()
+    np.testing.assert_array_equal(repeat.outcomes[1].geopath, best)
+
+
+def test_a_network_of_the_selected_size_does_not_evolve(flags):
+    small = RecordingNet(M=2)
+    run = experiment_with(RecordingNet(), selected_net=small)
+    repeat = experiment.FixedSize(run, 3)
+    for name in ("1v3", "1v2"):
+        repeat.learn(numbered_task(name))
+        repeat.freeze()
+    assert not any(fixed_path.any() for _, _, fixed_path in small.initialized)
+    for call in small.trained:
+        np.testing.assert_array_equal(call["geopaths"], np.ones([1, 3, 2]))
+    assert run.net.trained == []
+
+
+def test_controls_share_seed_data_and_first_task(flags, real_net, tmp_path, capsys):
+    flags.max_steps = 200
+    flags.control = ["pathnet", "scratch", "finetune"]
+    for repeat in experiment_with(real_net, tmp_path).repeats():
+        for number in range(2):
+            repeat.learn(learnable_task(f"task {number}", number))
+            repeat.freeze()
+        repeat.finish(f"line of {repeat.seed} {repeat.control}")
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [(r["seed"], r["control"]) for r in found] == [
+        (3, control) for control in flags.control
+    ]
+    first, second = zip(*[[task["curve"] for task in r["tasks"]] for r in found])
+    assert first[0] == first[1] == first[2]
+    assert second[0] != second[1] != second[2] != second[0]
+    kept, *forgotten = (r["retention"] for r in found)
+    assert kept[1][0] == kept[0][0]
+    assert any(matrix[1][0] < matrix[0][0] for matrix in forgotten)
+    output = capsys.readouterr().out
+    assert output.count("| task | control |") == 1
+    assert output.splitlines()[-1] == "line of 3 finetune"
+
+
+# ---- With a real net ----
+
+
+class WatchedNet(pathnet.PathNet):
+    """Keeps the parameters as they are right after each initialization."""
+
+    def __init__(self, grid, training, alone):
+        super().__init__(grid, training, alone)
+        self.fresh = []
+
+    def initialize(self, seed, task, fixed_path):
+        super().initialize(seed, task, fixed_path)
+        self.fresh.append(self.parameters())
+
+
+@pytest.fixture(scope="module")
+def real_net():
+    names = "B", "T", "batch_num", "learning_rate", "writeback"
+    training = pathnet.Training(**{name: DEFAULTS[name] for name in names})
+    return WatchedNet(small_grid(), training, alone=True)
+
+
+def by_module(parameters):
+    """[L][(kernel [M, ...], bias [M, filt])] and the heads' ([tasks, ...], ...)."""
+    layers = [f"layer{layer}" for layer in range(1, DEFAULTS["L"] + 1)] + ["output"]
+    *grid, heads = (
+        (parameters[f"{layer}/kernel"], parameters[f"{layer}/bias"]) for layer in layers
+    )
+    return grid, heads
+
+
+def test_a_frozen_path_keeps_every_bit_and_all_else_starts_again(flags, real_net):
+    flags.max_steps = 300
+    real_net.fresh.clear()
+    repeat = repeat_on(real_net)
+    repeat.learn(learnable_task("a", 1))
+    frozen = repeat.outcomes[0].geopath.astype(bool)
+    after_one = real_net.parameters()
+    repeat.freeze()
+    repeat.learn(learnable_task("b", 2))
+    after_two = real_net.parameters()
+    assert repeat.outcomes[0].accuracy_test > 0.8  # there was something to forget
+    assert 0 < frozen.sum() < frozen.size
+
+    grid, heads = zip(*map(by_module, [*real_net.fresh, after_one, after_two]))
+    for layer in range(DEFAULTS["L"]):
+        kept = frozen[layer]
+        for part in range(2):  # kernels, biases
+            first, second, one, two = (parameters[layer][part] for parameters in grid)
+            np.testing.assert_array_equal(second[kept], one[kept])
+            np.testing.assert_array_equal(two[kept], one[kept])
+            assert np.any(one[kept] != first[kept])  # the frozen ones were trained
+            assert np.any(two[~kept] != second[~kept])  # and now the others
+            if part == 0:
+                assert not np.any(second[~kept] == one[~kept])
+                assert not np.any(second[~kept] == first[~kept])
+                assert np.abs(second[~kept]).max() <= np.float32(0.2)
+                assert 0.05 < second[~kept].std() < 0.11
+            else:
+                np.testing.assert_array_equal(second[~kept], np.float32(0.1))
+    for first, second, one, two in zip(*heads):
+        np.testing.assert_array_equal(second[0], one[0])
+        np.testing.assert_array_equal(two[0], one[0])
+        assert np.any(one[0] != first[0])
+        assert np.any(two[1] != second[1])
+
+    task, last = repeat.outcomes[0].task, repeat.outcomes[0].last
+    again = real_net.accuracy(last.active, task.test.images, task.test.labels, 0)
+    assert again == repeat.outcomes[0].accuracy_test
+
+
+def test_a_repeat_does_not_see_what_was_learned_before_it(flags, real_net):
+    flags.max_steps = 6
+    traces = []
+    for seed in (3, 4, 3):
+        repeat = repeat_on(real_net, seed)
+        for task in range(2):
+            repeat.learn(learnable_task("a", task))
+            repeat.freeze()
+        trace = [(o.curve, o.last.path.tolist(), o.last.loss) for o in repeat.outcomes]
+        traces.append(([entry[:2] for entry in trace], [e[2] for e in trace]))
+    assert traces[0][0] == traces[2][0]
+    np.testing.assert_array_equal(traces[0][1], traces[2][1])
+    assert not np.array_equal(traces[0][1], traces[1][1])
+
+
+def resident_bytes():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_generations_leave_no_ops_and_no_memory_behind(flags, real_net):
+    task = learnable_task("a", 1)
+    flags.stop_accuracy = 2  # out of reach
+    flags.max_steps = 50
+    repeat_on(real_net).learn(task)
+    operations, memory = len(real_net.graph.get_operations()), resident_bytes()
+    flags.max_steps = 300
+    repeat = repeat_on(real_net)
+    repeat.learn(task)
+    repeat.freeze()
+    repeat.learn(task)
+    assert [outcome.generations for outcome in repeat.outcomes] == [300, 300]
+    assert len(real_net.graph.get_operations()) == operations
+    assert resident_bytes() - memory < 20e6
