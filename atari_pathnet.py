@@ -19,99 +19,11 @@ import os
 from absl import flags
 
 from atari import cluster, environments
+from atari.settings import define_flags
 from common import commandline, folders
 from common.commandline import UserError, say
 
 FLAGS = flags.FLAGS
-
-flags.DEFINE_list("games", "pong,pong", "The tasks, in order: Atari games, or catch.")
-flags.DEFINE_integer("L", 4, "Layers of the grid; all but the last are conv layers.", 2)
-flags.DEFINE_integer("M", 10, "Modules a layer.", 1)
-flags.DEFINE_integer("N", 4, "Most modules of a layer that a path uses.", 1)
-flags.DEFINE_list("kernel_num", "8,4,3", "Side of the kernels of each conv layer.")
-flags.DEFINE_list("stride_size", "4,2,1", "Strides of each conv layer.")
-flags.DEFINE_bool("use_lstm", True, "Whether an LSTM of 256 units follows the grid.")
-flags.DEFINE_integer("B", 3, "Actors that the GA worker compares.", 2)
-flags.DEFINE_float("tournament_seconds", 5, "Between two looks of the GA worker.")
-flags.DEFINE_integer("max_time_step", 15_000_000, "Most agent steps a task.", 1)
-flags.DEFINE_float(
-    "stop_score", None, "Mean return over the last 30 episodes that ends a task."
-)
-flags.DEFINE_enum(
-    "control",
-    "pathnet",
-    ["pathnet", "scratch", "finetune"],
-    "What later tasks start with: frozen modules, nothing, or all of the best path.",
-)
-flags.DEFINE_integer("t_max", 20, "Agent steps between two updates.", 1)
-flags.DEFINE_float("gamma", 0.99, "Discount of rewards an agent step.")
-flags.DEFINE_float("entropy", 0.01, "Weight of the policy's entropy in the loss.")
-flags.DEFINE_float("value_weight", 0.5, "Weight of the value's error in the loss.")
-flags.DEFINE_float(
-    "learning_rate",
-    7e-4,
-    "Of RMSProp at first, for each environment of an actor; falls linearly to 0.",
-)
-flags.DEFINE_float("rms_decay", 0.99, "Of RMSProp's mean square.")
-flags.DEFINE_float("rms_momentum", 0.0, "Of RMSProp's steps.")
-flags.DEFINE_float("rms_epsilon", 0.1, "Of RMSProp, added to its mean square.")
-flags.DEFINE_float(
-    "grad_norm_clip", 5, "Largest norm of an actor's gradient, the mean over its games."
-)
-flags.DEFINE_integer(
-    "worker_hosts_num", 10, "Actors of a cluster on this machine; fewer if memory ends.", 2
-)  # fmt: skip
-flags.DEFINE_integer(
-    "ps_hosts_num", None, "Parameter servers of one; default: 1 for each 16 actors.", 1
-)
-flags.DEFINE_integer("st_port_num", 2222, "First of its ports.", 1, 65535)
-flags.DEFINE_bool("isolate", True, "Give it a network of its own, if possible.")
-flags.DEFINE_integer(
-    "envs_per_worker", None, "Environments of an actor; default: by cores and actors.", 1
-)  # fmt: skip
-flags.DEFINE_integer(
-    "threads", None, "Of an actor; default: its share of this machine's cores.", 1
-)
-flags.DEFINE_enum("job_name", None, ["ps", "worker"], "What this process is.")
-flags.DEFINE_integer(
-    "task_index", None, "Which of these; the last worker is the GA's.", 0
-)
-flags.DEFINE_list("ps_hosts", [], "host:port of each parameter server.")
-flags.DEFINE_list("worker_hosts", [], "host:port of each worker.")
-flags.DEFINE_string(
-    "log_dir", "logs", "Where a cluster makes its folder; of one process: that folder.",
-    allow_override=True,
-)  # fmt: skip
-flags.DEFINE_string(
-    "checkpoint_dir", None, "Goes on from there, saves there; default: in the folder."
-)
-flags.DEFINE_float("checkpoint_seconds", 30, "Between two checkpoints.")
-flags.DEFINE_integer("seed", 0, "Of paths, parameters and games.", 0, 2**31 - 1)
-flags.DEFINE_bool("play", False, "Watch what was learned instead of learning.")
-flags.DEFINE_integer(
-    "play_task", None, "Which task to play, from 1; default: the last.", 1
-)
-flags.DEFINE_integer("play_episodes", 1, "Episodes to play.", 1)
-flags.DEFINE_string("record", None, "A GIF of the first of these episodes.")
-
-for name in ("learning_rate", "rms_epsilon", "grad_norm_clip", "checkpoint_seconds"):
-    flags.register_validator(name, lambda v: v > 0, "must be positive")
-for name in ("entropy", "value_weight", "tournament_seconds"):
-    flags.register_validator(name, lambda v: v >= 0, "must not be negative")
-for name in ("gamma", "rms_decay", "rms_momentum"):
-    flags.register_validator(name, lambda v: 0 <= v < 1, "must lie in [0, 1)")
-for name in ("kernel_num", "stride_size"):
-    flags.register_multi_flags_validator(
-        [name, "L"],
-        lambda f, name=name: (
-            len(f[name]) == f["L"] - 1
-            and all(v.isdecimal() and int(v) > 0 for v in f[name])
-        ),
-        f"{name} takes L - 1 positive whole numbers, one for each conv layer",
-    )
-flags.register_multi_flags_validator(
-    ["N", "M"], lambda f: f["N"] <= f["M"], "N active modules of M: N may not exceed M"
-)
 
 ENVIRONMENTS_A_CORE = 16  # enough to make use of a core's width
 LEAST_ENVIRONMENTS = 8
@@ -255,4 +167,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commandline.run(main)
+    commandline.run(main, define_flags)

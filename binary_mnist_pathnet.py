@@ -10,101 +10,66 @@
     python binary_mnist_pathnet.py --resume=logs/RUN                  # after an interruption
 
 Paths through the grid compete in tournaments until a winner classifies 99 % of its
-training images. Its path is frozen, everything else starts again, and the second task
-is learned on top of it. The last line, Entire Iter:251,TASK1:169,TASK2:82,Overlap:2, has
-the generations of both tasks and the number of modules that their best paths share.
+training images. Its path is frozen, everything else is re-initialized, and the second
+task is learned on top of it. The last line, Entire Iter:251,TASK1:169,TASK2:82,Overlap:2,
+has the generations of both tasks and the number of modules that their best paths share.
 """
 
-import re
-
-from absl import flags
-
 from common import commandline
-from supervised import datasets, experiment
-
-FLAGS = flags.FLAGS
-
-
-def is_pair(name):
-    """Whether a name is that of a task: two different digits, such as 1v3."""
-    return re.fullmatch(r"([0-9])v(?!\1)[0-9]", name) is not None
+from supervised import datasets
+from supervised.experiment import Experiment
+from supervised.settings import define_binary_mnist_flags, read_binary_mnist
+from supervised.streams import FAKE_DATA, NOISE, random_stream
+from supervised.tournaments import Task
 
 
-flags.DEFINE_integer("a1", 1, "First digit of task 1.", 0, 9)
-flags.DEFINE_integer("a2", 3, "Second digit of task 1.", 0, 9)
-flags.DEFINE_integer("b1", 1, "First digit of task 2.", 0, 9)
-flags.DEFINE_integer("b2", 2, "Second digit of task 2.", 0, 9)
-flags.DEFINE_list(
-    "tasks", None, "Pairs of digits, such as 1v3,1v2,4v5, in place of a1 to b2."
-)
-flags.DEFINE_enum(
-    "noise",
-    "salt",
-    ["salt", "salt_and_pepper", "none"],
-    "On half of the pixels, once a run: brighter by [0.5, 1); black or white; none.",
-)
-flags.register_multi_flags_validator(
-    ["a1", "a2"], lambda f: f["a1"] != f["a2"], "a task needs two different digits"
-)
-flags.register_multi_flags_validator(
-    ["b1", "b2"], lambda f: f["b1"] != f["b2"], "a task needs two different digits"
-)
-flags.register_validator(
-    "tasks",
-    lambda v: v is None or (v and all(map(is_pair, v))),
-    "must be a list of pairs of two different digits, such as 1v3,1v2",
-)
-experiment.define_flags(
-    M=10,
-    N=3,
-    centred=False,
-    learning_rate=0.05,
-    writeback="sum",
-    max_steps=10_000,
-    stop_accuracy=0.99,
-)
+def load(settings):
+    """Training and test images of each task, as they are.
 
-
-def load(names):
-    """Training and test images of each task, as they are."""
-    if FLAGS.fake_data:
-        rng = experiment.random_stream(FLAGS.seed, experiment.FAKE_DATA, 0)
+    Args:
+      settings: what the script is told.
+    Returns:
+      A list of (train, test), a datasets.Split each, for each task.
+    """
+    if settings.fake_data:
+        rng = random_stream(settings.seed, FAKE_DATA, 0)
         dataset = datasets.fake(28 * 28, 10, 10_000, 1_000, rng)
     else:
-        dataset = datasets.load_mnist(FLAGS.data_dir)
+        dataset = datasets.load_mnist(settings.data_dir)
     return [
         [
             datasets.two_classes(split, *map(int, name.split("v")))
             for split in (dataset.train, dataset.test)
         ]
-        for name in names
+        for name in settings.tasks
     ]
 
 
-def make_task(name, splits, rng):
-    """Two digits as a task, with the noise of one repeat."""
+def with_noise(name, splits, noise, rng):
+    """Two digits as a Task, with the noise of one repeat on all of their images."""
     noisy = [
-        datasets.Split(datasets.add_noise(split.images, FLAGS.noise, rng), split.labels)
+        datasets.Split(datasets.add_noise(split.images, noise, rng), split.labels)
         for split in splits
     ]
-    return experiment.Task(name, name.replace("v", " vs "), *noisy)
+    return Task(name, name.replace("v", " vs "), *noisy)
 
 
 def main():
-    network = experiment.load_network("binary_mnist", is_pair)
-    pairs = f"{FLAGS.a1}v{FLAGS.a2}", f"{FLAGS.b1}v{FLAGS.b2}"
-    names = experiment.task_names(network, FLAGS.tasks or pairs)
-    data = load(names)
-    images = min(len(train.labels) for train, _ in data)
-
-    run = experiment.Experiment("binary_mnist", 28 * 28, 2, names, images, network)
-    for repeat in run.repeats():
-        for number, (name, splits) in enumerate(zip(names, data)):
-            rng = experiment.random_stream(repeat.seed, experiment.NOISE, number)
-            # Tournaments between paths, until a winner is good enough.
-            repeat.learn(make_task(name, splits, rng))
-            # Its path is frozen and stays active; everything else starts again.
-            repeat.freeze()
+    settings = read_binary_mnist()
+    data = load(settings)
+    fewest = min(len(train.labels) for train, _ in data)
+    experiment = Experiment(settings, inputs=28 * 28, classes=2, images=fewest)
+    for repeat in experiment.repeats():  # a seed each, under each control
+        for number, (name, splits) in enumerate(zip(settings.tasks, data)):
+            rng = random_stream(repeat.seed, NOISE, number)
+            task = with_noise(name, splits, settings.noise, rng)
+            for tournament in repeat.tournaments(task):  # until a winner is good enough
+                paths = tournament.draw()  # B candidates of the population
+                fitness = tournament.train(paths)  # alike, on the same mini-batches
+                tournament.overwrite_losers(
+                    fitness
+                )  # with mutated copies of the winner
+            repeat.freeze()  # the best path; everything else is re-initialized
         generations = [outcome.generations for outcome in repeat.outcomes]
         tasks = [f"TASK{number}:{g}" for number, g in enumerate(generations, 1)]
         repeat.finish(
@@ -113,4 +78,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commandline.run(main)
+    commandline.run(main, define_binary_mnist_flags)

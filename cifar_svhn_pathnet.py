@@ -7,72 +7,56 @@
     python cifar_svhn_pathnet.py --resume=logs/RUN     # after an interruption
 
 Paths through the grid compete in tournaments for 500 generations. The last winner's path
-is frozen, everything else starts again, and the second task is learned on top of it. The
-last line, CIFAR10_SVHN,TASK1:0.3575,TASK2:0.5075,Done, has the training accuracy of the
-last winner of each task.
+is frozen, everything else is re-initialized, and the second task is learned on top of it.
+The last line, CIFAR10_SVHN,TASK1:0.3575,TASK2:0.5075,Done, has the training accuracy of
+the last winner of each task.
 """
 
-from absl import flags
-
 from common import commandline
-from supervised import datasets, experiment
-
-FLAGS = flags.FLAGS
-
-TITLES = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
-
-flags.DEFINE_bool("cifar_first", True, "Whether CIFAR-10 is task 1, or SVHN.")
-flags.DEFINE_list(
-    "tasks", None, "Data sets, such as cifar10,svhn,cifar10, in place of cifar_first."
+from supervised import datasets
+from supervised.experiment import Experiment
+from supervised.settings import (
+    CIFAR_SVHN_TITLES,
+    define_cifar_svhn_flags,
+    read_cifar_svhn,
 )
-flags.register_validator(
-    "tasks",
-    lambda v: v is None or (v and set(v) <= TITLES.keys()),
-    f"must be a list of {' and '.join(TITLES)}",
-)
-# The published settings, [0, 1] and 0.2, leave SVHN at chance: see the README.
-experiment.define_flags(
-    M=20,
-    N=5,
-    centred=True,
-    learning_rate=0.4,
-    writeback="merge",
-    max_steps=500,
-    stop_accuracy=1.0,
-)
+from supervised.streams import FAKE_DATA, random_stream
+from supervised.tournaments import Task
 
 
-def load(name):
-    """A data set by name, or a generated one in its place."""
-    if FLAGS.fake_data:
-        rng = experiment.random_stream(FLAGS.seed, experiment.FAKE_DATA, len(name))
-        return datasets.fake(32 * 32 * 3, 10, 10_000, 1_000, rng)
-    loaders = {"cifar10": datasets.load_cifar10, "svhn": datasets.load_svhn}
-    return loaders[name](FLAGS.data_dir)
+def load(name, settings):
+    """A data set by name as a Task, or a generated one in its place.
+
+    Args:
+      settings: what the script is told.
+    """
+    if settings.fake_data:
+        rng = random_stream(settings.seed, FAKE_DATA, len(name))
+        dataset = datasets.fake(32 * 32 * 3, 10, 10_000, 1_000, rng)
+    else:
+        loaders = {"cifar10": datasets.load_cifar10, "svhn": datasets.load_svhn}
+        dataset = loaders[name](settings.data_dir)
+    return Task(name, CIFAR_SVHN_TITLES[name], dataset.train, dataset.test)
 
 
 def main():
-    network = experiment.load_network("cifar_svhn", TITLES.__contains__)
-    order = ("cifar10", "svhn") if FLAGS.cifar_first else ("svhn", "cifar10")
-    names = experiment.task_names(network, FLAGS.tasks or order)
-    data = {name: load(name) for name in dict.fromkeys(names)}
-    images = min(len(dataset.train.labels) for dataset in data.values())
-
-    run = experiment.Experiment("cifar_svhn", 32 * 32 * 3, 10, names, images, network)
-    for repeat in run.repeats():
-        for name in names:
-            # Tournaments between paths, for max_steps generations.
-            repeat.learn(
-                experiment.Task(name, TITLES[name], data[name].train, data[name].test)
-            )
-            # The last winner's path is frozen and stays active; all else starts again.
-            repeat.freeze()
-        tasks = [
-            f"TASK{number}:{outcome.last.best_fitness:.4f}"
-            for number, outcome in enumerate(repeat.outcomes, 1)
-        ]
-        repeat.finish(f"{'_'.join(names).upper()},{','.join(tasks)},Done")
+    settings = read_cifar_svhn()
+    tasks = {name: load(name, settings) for name in dict.fromkeys(settings.tasks)}
+    fewest = min(len(task.train.labels) for task in tasks.values())
+    experiment = Experiment(settings, inputs=32 * 32 * 3, classes=10, images=fewest)
+    for repeat in experiment.repeats():  # a seed each, under each control
+        for name in settings.tasks:
+            for tournament in repeat.tournaments(tasks[name]):  # max_steps of them
+                paths = tournament.draw()  # B candidates of the population
+                fitness = tournament.train(paths)  # alike, on the same mini-batches
+                tournament.overwrite_losers(
+                    fitness
+                )  # with mutated copies of the winner
+            repeat.freeze()  # the last winner's path; everything else is re-initialized
+        accuracies = [outcome.last.best_fitness for outcome in repeat.outcomes]
+        ends = [f"TASK{number}:{a:.4f}" for number, a in enumerate(accuracies, 1)]
+        repeat.finish(f"{'_'.join(settings.tasks).upper()},{','.join(ends)},Done")
 
 
 if __name__ == "__main__":
-    commandline.run(main)
+    commandline.run(main, define_cifar_svhn_flags)

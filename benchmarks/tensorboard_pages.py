@@ -147,10 +147,20 @@ def main():
             print(f"{file}{'' if drawn else ': nothing is drawn on it'}", flush=True)
 
 
+def define_flags():
+    with commandline.flag_group("Pictures of TensorBoard", commandline.PLACE):
+        flags.DEFINE_string("log_dir", "logs", "Folder of runs.", allow_override=True)
+        flags.DEFINE_string("out_dir", None, "Folder for the pictures.", required=True)
+        flags.DEFINE_string(
+            "tags", "", "Show the curves that match this expression alone."
+        )
+        flags.DEFINE_integer(
+            "width", 1500, "Width of a picture, in pixels.", lower_bound=1000
+        )
+        flags.DEFINE_integer(
+            "height", 1500, "Height of a picture, in pixels.", lower_bound=500
+        )
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("log_dir", "logs", "Folder of runs.", allow_override=True)
-    flags.DEFINE_string("out_dir", None, "Folder for the pictures.", required=True)
-    flags.DEFINE_string("tags", "", "Show the curves that match this expression alone.")
-    flags.DEFINE_integer("width", 1500, "Of a picture, in pixels.", lower_bound=1000)
-    flags.DEFINE_integer("height", 1500, "Of a picture, in pixels.", lower_bound=500)
-    commandline.run(main)
+    commandline.run(main, define_flags)

@@ -21,11 +21,6 @@ NO_SETTING |= {"save_dir", "load_dir", "test_every", "results", "checkpoint_seco
 # What of a task tells one learning of it from another.
 OUTCOME = ("name", "generations", "steps", "fitness", "accuracy_test")
 
-# Flags in which the repeats of one batch may differ.
-NO_BATCH = {"seed", "runs", "log_dir", "results", "record", "data_dir"}
-NO_BATCH |= {"checkpoint_seconds"}
-
-
 # What a line raises that is no result, such as deep nesting or a number of 999 digits.
 NO_RESULT = (
     ValueError,
@@ -63,11 +58,12 @@ def append(filename, result):
         return sum(chunk.count(b"\n") for chunk in chunks)
 
 
-def batch(filename, script, flags):
+def batch(filename, script, flags, may_differ):
     """What a batch has already: the (seed, control) of each repeat in its file.
 
     Args:
       filename: of the batch; need not exist yet. script, flags: of this run.
+      may_differ: names of flags in which the repeats of one batch may differ.
 
     Raises:
       UserError: the file holds repeats of other settings, or something else.
@@ -80,7 +76,7 @@ def batch(filename, script, flags):
         other = [
             f"--{name}={result['flags'].get(name)}"
             for name, value in flags.items()
-            if name not in NO_BATCH and result["flags"].get(name) != value
+            if name not in may_differ and result["flags"].get(name) != value
         ]
         if result.get("script") != script:
             other = [f"{result.get('script')}_pathnet.py"]

@@ -18,7 +18,7 @@ from PIL import Image
 from test_pictures import count_colour
 
 import plotting
-from reports import pictures
+from reports import pictures, plots
 
 PONG = Path(plotting.__file__).parent / "figures" / "pong_scores.jsonl"
 
@@ -38,7 +38,7 @@ def repeats():
 
 
 def test_by_task_tells_first_from_second():
-    gathered = plotting.by_task(repeats())
+    gathered = plots.by_task(repeats())
     generations = {
         name: {
             when: [task["generations"] for task in tasks] for when, tasks in g.items()
@@ -52,7 +52,7 @@ def test_by_task_tells_first_from_second():
 
 def test_by_task_calls_places_after_the_second_later():
     sequence = {"tasks": [{"name": name} for name in "abca"]}
-    gathered = plotting.by_task([sequence, {"tasks": [{"name": "b"}]}])
+    gathered = plots.by_task([sequence, {"tasks": [{"name": "b"}]}])
     counts = {
         name: {when: len(tasks) for when, tasks in groups.items()}
         for name, groups in gathered.items()
@@ -67,7 +67,7 @@ def test_by_task_calls_places_after_the_second_later():
 def texts_of(first, second):
     axes = Figure().add_subplot()
     groups = {"first": np.array(first), "second": np.array(second)}
-    plotting._draw_histograms(axes, "1v3", groups)
+    plots._draw_histograms(axes, "1v3", groups)
     return titles(axes)
 
 
@@ -104,7 +104,7 @@ def test_generations_panel_says_no_more_than_it_knows():
 
 def test_generations_png_has_both_histograms(tmp_path):
     target = tmp_path / "generations.png"
-    plotting.plot_generations(target, repeats())
+    plots.plot_generations(target, repeats())
     assert list(tmp_path.iterdir()) == [target]
     with Image.open(target) as image:
         assert image.format == "PNG"
@@ -122,7 +122,7 @@ def test_generations_png_has_both_histograms(tmp_path):
 def panels_of(monkeypatch):
     """Draws a picture, and gives its panels instead of writing it."""
     figures = []
-    monkeypatch.setattr(plotting, "save_png", lambda _, figure: figures.append(figure))
+    monkeypatch.setattr(plots, "save_png", lambda _, figure: figures.append(figure))
 
     def draw(plot, results):
         plot("picture.png", results)
@@ -139,7 +139,7 @@ def learned(*names, **outcome):
 def test_accuracies_are_bars_of_means_with_errors(panels_of):
     found = [learned("1v3", "1v2", fitness=f, accuracy_test=0.5) for f in (0.9, 1.0)]
     found += [learned("1v2", "1v3", fitness=0.8, accuracy_test=0.6)]
-    panel, _ = panels_of(plotting.plot_accuracies, found)
+    panel, _ = panels_of(plots.plot_accuracies, found)
     key = ["learned first, n = 2", "learned second, n = 1", "mean ± standard error"]
     assert titles(panel) == ("1v3: final accuracy", key)
     names = [label.get_text() for label in panel.get_xticklabels()]
@@ -158,7 +158,7 @@ def test_accuracies_are_bars_of_means_with_errors(panels_of):
 def test_accuracies_of_one_repeat_have_no_errors(panels_of):
     found = [learned("1v3", "1v2", fitness=0.9, accuracy_test=0.5)]
     for panel, when in zip(
-        panels_of(plotting.plot_accuracies, found), ("first", "second")
+        panels_of(plots.plot_accuracies, found), ("first", "second")
     ):
         assert titles(panel)[1] == [f"learned {when}, n = 1"]
         assert written_on(panel) == ["90.00", "50.00"]
@@ -172,7 +172,7 @@ def test_accuracies_of_one_repeat_have_no_errors(panels_of):
 )
 def test_module_usage_counts_the_paths(paths):
     n, layers, _ = paths.shape
-    shares = plotting.module_usage(paths, 6)
+    shares = plots.module_usage(paths, 6)
     assert shares.shape == (layers, 6)
     for layer, module in np.ndindex(layers, 6):
         users = sum(module in path[layer] for path in paths.tolist())
@@ -190,7 +190,7 @@ def test_usage_is_a_grid_a_task_and_place(panels_of):
     paths = [[[0, 1], [2, 2]], [[0, 3], [2, 1]]]
     found = [learned("1v3", "1v2", path=path) | {"flags": flags} for path in paths]
     found += [learned("1v2", path=paths[0]) | {"flags": flags}]
-    panels = panels_of(plotting.plot_usage, found)
+    panels = panels_of(plots.plot_usage, found)
     assert [titles(panel) for panel in panels] == [
         (
             f"{title}: use of modules",
@@ -220,7 +220,7 @@ def test_usage_of_a_wide_grid_is_told_by_colour_alone(panels_of):
     paths = [[[0], [90]], [[0], [5]], [[7], [6]]]
     flags = {"L": 2, "M": 100, "N": 1}
     found = [learned("1v3", path=path) | {"flags": flags} for path in paths]
-    (panel,) = panels_of(plotting.plot_usage, found)
+    (panel,) = panels_of(plots.plot_usage, found)
     assert written_on(panel) == []
     line = "% of best paths that use it, n = 3 (random: 1 %)"
     assert titles(panel)[1] == [line, "full colour: 67 %"]
@@ -242,7 +242,7 @@ def recorded_repeats(*overlaps):
 
 
 def test_overlaps_picture_says_mean_and_chance(panels_of):
-    (axes,) = panels_of(plotting.plot_overlaps, recorded_repeats(1, 2, 2, 3))
+    (axes,) = panels_of(plots.plot_overlaps, recorded_repeats(1, 2, 2, 3))
     assert [bar.get_height() for bar in axes.patches] == [0, 1, 2, 1, 0, 0, 0, 0, 0, 0]
     lines = ["mean 2.00 ± 0.41, n = 4", "two random paths: 2.70"]
     assert titles(axes) == ("1v3, then 1v2: overlap", lines)
@@ -251,7 +251,7 @@ def test_overlaps_picture_says_mean_and_chance(panels_of):
 def test_retention_picture_has_the_means(panels_of):
     found = recorded_repeats(1, 1)
     found[1]["retention"] = [[0.8], [0.8, 0.85]]
-    (axes,) = panels_of(plotting.plot_retention, found)
+    (axes,) = panels_of(plots.plot_retention, found)
     texts = [text.get_text() for text in axes.texts]
     assert texts[:3] == ["85.00", "85.00", "90.00"]
     assert {"100", "101", "9", "10"} <= set(texts)
@@ -268,7 +268,7 @@ def test_mean_curve_has_the_interval_of_students_t():
     curves = [
         {"generation": [1, 2, 3], "fitness": [level] * 3} for level in (0.4, 0.5, 0.6)
     ]
-    generations, mean, margin = plotting.mean_curve(curves)
+    generations, mean, margin = plots.mean_curve(curves)
     assert generations.tolist() == [1, 2, 3]
     assert mean == pytest.approx([0.5] * 3)
     # 4.3027 is the quantile of 97.5 % for two degrees of freedom.
@@ -280,7 +280,7 @@ def test_mean_curve_goes_on_with_the_last_fitness():
         {"generation": [1], "fitness": [0.8]},
         {"generation": list(range(1, 101)), "fitness": [0.2] * 100},
     ]
-    generations, mean, _ = plotting.mean_curve(curves)
+    generations, mean, _ = plots.mean_curve(curves)
     assert len(generations) == 100
     assert mean == pytest.approx([0.5] * 100)
 
@@ -289,9 +289,9 @@ def test_mean_curve_smooths_over_the_window():
     spike = [0.0] * 100
     spike[50] = 1.0
     curve = {"generation": list(range(100)), "fitness": spike}
-    _, mean, margin = plotting.mean_curve([curve])
-    assert mean.max() == pytest.approx(1 / plotting.CURVE_WINDOW)
-    assert np.count_nonzero(mean > 1e-12) == plotting.CURVE_WINDOW
+    _, mean, margin = plots.mean_curve([curve])
+    assert mean.max() == pytest.approx(1 / plots.CURVE_WINDOW)
+    assert np.count_nonzero(mean > 1e-12) == plots.CURVE_WINDOW
     assert not margin.any()
 
 
@@ -306,7 +306,7 @@ def test_curves_picture_shows_first_and_second_in_their_colours(tmp_path):
         {"tasks": [task("two", 0.5), task("one", 0.6)]},
     ]
     path = tmp_path / "curves.png"
-    plotting.plot_curves(path, results)
+    plots.plot_curves(path, results)
     pixels = np.asarray(Image.open(path).convert("RGB"))
     for place in (0, 1):
         assert count_colour(pixels, pictures.task_colour(place)) > 500
@@ -317,7 +317,7 @@ def test_curves_have_a_labelled_band_within_what_can_be(panels_of):
         learned("1v3", curve={"generation": [1, 2], "fitness": [level] * 2})
         for level in (0.2, 1.0)
     ]
-    (panel,) = panels_of(plotting.plot_curves, found)
+    (panel,) = panels_of(plots.plot_curves, found)
     key = ["learned first, n = 2", "band: 95 % confidence interval of the mean"]
     assert titles(panel) == ("1v3: learning curve", key)
     (band,) = panel.collections
@@ -329,7 +329,7 @@ def test_curves_have_a_labelled_band_within_what_can_be(panels_of):
 
 def test_a_single_curve_has_no_band(panels_of):
     found = [learned("1v3", curve={"generation": [1, 2], "fitness": [0.5] * 2})]
-    (panel,) = panels_of(plotting.plot_curves, found)
+    (panel,) = panels_of(plots.plot_curves, found)
     assert titles(panel)[1] == ["learned first, n = 1"]
 
 
@@ -341,7 +341,7 @@ def test_scores_are_a_line_a_repeat_and_task(panels_of):
         return {"steps": steps, "return": [score] * 2, "episodes": [episodes] * 2}
 
     found = [learned("pong", "pong", curve=game(score)) for score in (3, 5)]
-    (panel,) = panels_of(plotting.plot_scores, found)
+    (panel,) = panels_of(plots.plot_scores, found)
     key = ["learned as task 1, n = 2", "learned as task 2, n = 2"]
     assert titles(panel) == ("pong: learning curve", key)
     assert panel.get_xlabel() == "million agent steps of the task"
@@ -353,9 +353,9 @@ def test_scores_are_a_line_a_repeat_and_task(panels_of):
 
 @pytest.mark.parametrize(
     "plot",
-    [plotting.plot_accuracies, plotting.plot_curves, plotting.plot_scores]
-    + [plotting.plot_generations, plotting.plot_overlaps, plotting.plot_usage]
-    + [plotting.plot_retention],
+    [plots.plot_accuracies, plots.plot_curves, plots.plot_scores]
+    + [plots.plot_generations, plots.plot_overlaps, plots.plot_usage]
+    + [plots.plot_retention],
 )
 @pytest.mark.parametrize("results", [[], [{"tasks": []}]])
 def test_a_picture_of_nothing_is_refused(tmp_path, plot, results):

@@ -486,7 +486,7 @@ def test_damaged_batches_are_refused_or_read(tmp_path):
     for seed in range(FUZZ_CASES):
         file.write_bytes(damaged(content, np.random.default_rng(seed)))
         try:
-            held = results.batch(file, "trial", {"M": 10})
+            held = results.batch(file, "trial", {"M": 10}, ["seed"])
         except UserError as error:
             refused += 1
             assert str(file) in str(error), f"seed {seed}"
@@ -500,7 +500,7 @@ def test_a_batch_of_nonsense_is_refused(tmp_path, change):
     result = repeat("a", "b", (4, 2)) | {"script": "trial", "seed": 3, "control": "x"}
     file = write(tmp_path / "results.jsonl", result | change)
     with pytest.raises(UserError, match=r"results\.jsonl: .*no repeat"):
-        results.batch(file, "trial", {"M": 10})
+        results.batch(file, "trial", {"M": 10}, ["seed"])
 
 
 def test_a_speedup_is_against_the_same_game_learned_before():

@@ -14,7 +14,18 @@ import pathnet
 from common import checkpoint
 from common.commandline import UserError
 from supervised import datasets, experiment
-from supervised.experiment import NOISE, POPULATION, TOURNAMENT, random_stream
+from supervised.checkpoints import NoCheckpoints
+from supervised.controls import CONTROLS
+from supervised.outcomes import Outcome
+from supervised.settings import Settings
+from supervised.streams import (
+    FAKE_DATA,
+    NOISE,
+    POPULATION,
+    TOURNAMENT,
+    random_stream,
+)
+from supervised.tournaments import Generation, Task
 
 DEFAULTS = {
     "L": 3,
@@ -52,18 +63,44 @@ INPUTS = 24
 # ---- Helpers ----
 
 
-class Flags(types.SimpleNamespace):
-    """Stands in for absl's flags, which a process can define only once."""
-
-    def get_key_flags_for_module(self, _):
-        return [types.SimpleNamespace(name=n, value=v) for n, v in vars(self).items()]
+VALUES = types.SimpleNamespace()  # of the flags, as the running test sets them
 
 
 @pytest.fixture
-def flags(monkeypatch, tmp_path):
-    values = Flags(**DEFAULTS, log_dir=str(tmp_path / "logs"))
-    monkeypatch.setattr(experiment, "FLAGS", values)
-    return values
+def flags(tmp_path):
+    vars(VALUES).clear()
+    vars(VALUES).update(DEFAULTS, log_dir=str(tmp_path / "logs"))
+    return VALUES
+
+
+def settings(tasks=("1v3", "1v2")):
+    """The Settings that VALUES come to."""
+    grid = "L", "M", "N", "filt", "aggregation", "centred", "module_kinds"
+    training = "T", "batch_num", "learning_rate", "writeback", "optimizer"
+    same = "candi", "B", "mutation", "stop_accuracy", "max_steps", "seed", "runs"
+    same += "test_every", "results", "resume", "save_dir", "log_dir"
+    v = vars(VALUES)
+    is_fair = v["tournament"] == "fair"
+    return Settings(
+        script="trial",
+        tasks=list(tasks),
+        network=checkpoint.Network(),
+        loaded_from=None,
+        grid={name: v[name] for name in (*grid, "fixed_path_active")},
+        training=pathnet.Training(
+            B=v["B"] if is_fair else 1, **{name: v[name] for name in training}
+        ),
+        is_fair=is_fair,
+        controls=v["control"],
+        noise=None,
+        fake_data=False,
+        data_dir=None,
+        records=v["record"] == "all",
+        checkpoint_seconds=30,
+        flags=dict(v),
+        may_differ=["seed"],
+        **{name: v[name] for name in same},
+    )
 
 
 def small_grid(**changes):
@@ -76,12 +113,12 @@ def numbered_task(name="1v3", images=60):
     numbers = np.arange(images, dtype=np.uint8)
     pixels = np.repeat(numbers[:, None], INPUTS, axis=1)
     split = datasets.Split(pixels, (numbers % 3 == 0).astype(np.uint8))
-    return experiment.Task(name, name, split, split)
+    return Task(name, name, split, split)
 
 
 def learnable_task(name, seed):
     data = datasets.fake(INPUTS, 2, 400, 100, np.random.default_rng(seed))
-    return experiment.Task(name, name, data.train, data.test)
+    return Task(name, name, data.train, data.test)
 
 
 class RecordingNet:
@@ -110,15 +147,25 @@ class RecordingNet:
         return next(self.accuracies)
 
 
-def experiment_with(net, folder=None, **more):
+def experiment_with(net, folder=None, small_net=None):
+    """An Experiment on nets of the test, in a folder of the test, without checkpoints."""
     run = object.__new__(experiment.Experiment)
-    vars(run).update(net=net, name="trial", folder=str(folder), results=[])
-    vars(run).update(network=checkpoint.Network(), checkpoints=None, **more)
+    run.settings = settings()
+    run.folder = str(folder)
+    run.display = run._choose_display()
+    run.checkpoints = NoCheckpoints
+    run._nets = {False: net, True: small_net}
     return run
 
 
-def repeat_on(net, seed=3, folder=None, kind=experiment.Repeat):
-    return kind(experiment_with(net, folder), seed)
+def repeat_on(net, seed=3, folder=None, control="pathnet"):
+    return experiment.Repeat(experiment_with(net, folder), seed, CONTROLS[control])
+
+
+def learn(repeat, task):
+    """All tournaments of a task, as the scripts run them."""
+    for tournament in repeat.tournaments(task):
+        tournament.overwrite_losers(tournament.train(tournament.draw()))
 
 
 # ---- Random streams ----
@@ -132,7 +179,7 @@ def test_a_stream_depends_on_nothing_but_its_arguments():
 
 
 def test_streams_differ_in_seed_purpose_task_and_generation():
-    purposes = experiment.FAKE_DATA, NOISE, POPULATION, TOURNAMENT
+    purposes = FAKE_DATA, NOISE, POPULATION, TOURNAMENT
     seeds = 0, 1, 2, 2**31 - 1, 2**31
     keys = list(itertools.product(seeds, purposes, range(4), range(6)))
     assert len(set(purposes)) == 4
@@ -151,7 +198,7 @@ def test_streams_differ_in_seed_purpose_task_and_generation():
 def test_what_a_generation_and_an_outcome_tell():
     path = np.array([[0, 4], [2, 2], [5, 1]])
     active = pathnet.to_geopath(np.array([[0, 4], [2, 3], [5, 1]]), 6)
-    last = experiment.Generation(
+    last = Generation(
         number=41,
         population=path[None],
         path=path,
@@ -160,7 +207,7 @@ def test_what_a_generation_and_an_outcome_tell():
         loss=np.array([0.7, 0.2, 0.4]),
         winner=1,
     )
-    outcome = experiment.Outcome(numbered_task(), last, True, 0.8, 1.5, {})
+    outcome = Outcome(numbered_task(), last, True, 0.8, 1.5, {})
     assert last.best_fitness == 0.9
     assert type(last.best_fitness) is float
     assert outcome.generations == 41
@@ -175,7 +222,7 @@ def test_what_a_generation_and_an_outcome_tell():
 
 def test_all_candidates_of_a_generation_get_the_same_mini_batches(flags):
     net = RecordingNet()
-    repeat_on(net).learn(numbered_task())
+    learn(repeat_on(net), numbered_task())
     assert len(net.trained) == flags.max_steps
     drawn = []
     for call in net.trained:
@@ -195,7 +242,7 @@ def test_in_turn_each_candidate_is_trained_alone_on_batches_of_its_own(flags):
     fitness = [0.2, 0.6, 0.4]
     net = RecordingNet(lambda _, number: [fitness[(number - 1) % 3]])
     repeat = repeat_on(net)
-    repeat.learn(numbered_task())
+    learn(repeat, numbered_task())
     assert len(net.trained) == flags.max_steps * flags.B
     drawn = set()
     for call in net.trained:
@@ -214,7 +261,7 @@ def test_in_turn_each_candidate_is_trained_alone_on_batches_of_its_own(flags):
 def test_genes_drift_towards_module_0(flags):
     flags.mutation, flags.max_steps, flags.stop_accuracy = "drift", 400, 1
     repeat = repeat_on(RecordingNet())
-    repeat.learn(numbered_task())
+    learn(repeat, numbered_task())
     assert (repeat.outcomes[0].last.population == 0).mean() > 0.9
 
 
@@ -223,7 +270,7 @@ def test_frozen_modules_need_not_be_active(flags):
     net = RecordingNet(fixed_path_active=False)
     repeat = repeat_on(net)
     for _ in range(2):
-        repeat.learn(numbered_task())
+        learn(repeat, numbered_task())
         repeat.freeze()
     second = repeat.outcomes[1]
     np.testing.assert_array_equal(second.last.active, second.geopath)
@@ -236,7 +283,7 @@ def test_images_do_not_depend_on_what_wins(flags):
     batches = []
     for winner in range(2):
         net = RecordingNet(lambda *_, winner=winner: np.eye(flags.B)[winner] / 2)
-        repeat_on(net).learn(numbered_task())
+        learn(repeat_on(net), numbered_task())
         batches.append([call["images"][:, 0].tolist() for call in net.trained])
     assert batches[0] == batches[1]
 
@@ -261,7 +308,7 @@ def test_tournaments_change_the_population_as_the_paper_says(flags, monkeypatch)
     flags.max_steps = 60
     net = RecordingNet()
     repeat = repeat_on(net)
-    repeat.learn(numbered_task())
+    learn(repeat, numbered_task())
 
     population = pathnet.random_paths(
         random_stream(3, POPULATION, 0), flags.candi, flags.L, flags.M, flags.N
@@ -287,7 +334,7 @@ def test_tournaments_change_the_population_as_the_paper_says(flags, monkeypatch)
 def test_a_task_ends_with_the_first_winner_that_is_good_enough(flags):
     net = RecordingNet(lambda _, number: [0.1, {5: 0.9, 4: 0.8999}.get(number, 0.3), 0])
     repeat = repeat_on(net)
-    repeat.learn(numbered_task())
+    learn(repeat, numbered_task())
     (outcome,) = repeat.outcomes
     assert outcome.converged
     assert outcome.generations == len(net.trained) == 5
@@ -303,7 +350,7 @@ def test_without_such_a_winner_the_last_one_is_taken(flags, capsys):
     fitness = [[0.1, 0.2, 0.8]] * (flags.max_steps - 1) + [[0.5, 0.3, 0.4]]
     net = RecordingNet(lambda _, number: fitness[number - 1])
     repeat = repeat_on(net)
-    repeat.learn(numbered_task())
+    learn(repeat, numbered_task())
     (outcome,) = repeat.outcomes
     assert not outcome.converged
     assert outcome.generations == len(net.trained) == flags.max_steps
@@ -318,7 +365,7 @@ def test_paths_are_frozen_from_task_to_task(flags):
     net = RecordingNet()
     repeat = repeat_on(net, seed=8)
     for name in ("1v3", "1v2", "4v5"):
-        repeat.learn(numbered_task(name))
+        learn(repeat, numbered_task(name))
         repeat.freeze()
     geopaths = [outcome.geopath for outcome in repeat.outcomes]
     fixed = [np.zeros([3, 6]), geopaths[0], np.maximum(geopaths[0], geopaths[1])]
@@ -341,7 +388,8 @@ def test_each_task_has_a_population_and_tournaments_of_its_own(flags):
     net = RecordingNet(lambda *_: [0.5, 0.4, 0.3])
     repeat = repeat_on(net)
     for _ in range(2):
-        repeat.learn(numbered_task())
+        learn(repeat, numbered_task())
+        repeat.freeze()
     first, second = (
         [call for call in net.trained if call["task"] == task] for task in range(2)
     )
@@ -359,16 +407,16 @@ def test_each_task_has_a_population_and_tournaments_of_its_own(flags):
 def test_a_generation_may_need_all_images_but_no_more(flags):
     need = flags.T * flags.batch_num
     net = RecordingNet()
-    repeat_on(net).learn(numbered_task(images=need))
+    learn(repeat_on(net), numbered_task(images=need))
     assert sorted(net.trained[0]["images"][:, 0]) == list(range(need))
     with pytest.raises(UserError, match=r"--T=4 --batch_num=5.* 20 .*has 19"):
-        experiment.Experiment("trial", INPUTS, 2, ["1v3", "1v2"], need - 1)
+        experiment.Experiment(settings(), INPUTS, 2, need - 1)
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_end(flags):
     flags.max_steps = 1234
     repeat = repeat_on(RecordingNet())
-    repeat.learn(numbered_task())
+    learn(repeat, numbered_task())
     curve = repeat.outcomes[0].curve
     assert curve["generation"] == [*range(1, 1000), *range(1000, 1234, 10), 1234]
     assert len(curve["fitness"]) == len(curve["generation"])
@@ -388,7 +436,7 @@ def test_what_was_learned_first_is_tested_again(
     net.accuracies = iter([0.5, 0.75, later])
     repeat = repeat_on(net, folder=tmp_path)
     for _ in range(2):
-        repeat.learn(numbered_task())
+        learn(repeat, numbered_task())
         repeat.freeze()
     repeat.finish("the last line")
     lines = capsys.readouterr().out.splitlines()
@@ -409,7 +457,7 @@ def test_repeats_print_one_line_each(flags, tmp_path, capsys):
     for seed in (3, 4):
         repeat = repeat_on(RecordingNet(), seed, tmp_path)
         for _ in range(2):
-            repeat.learn(numbered_task())
+            learn(repeat, numbered_task())
             repeat.freeze()
         repeat.finish(f"line of {seed}")
     assert capsys.readouterr().out.splitlines() == [
@@ -432,7 +480,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
     monkeypatch.setattr(pathnet, "PathNet", lambda *_, **__: RecordingNet())
     folders = []
     for _ in range(3):
-        run = experiment.Experiment("trial", INPUTS, 2, ["1v3", "1v2"], 10_000)
+        run = experiment.Experiment(settings(), INPUTS, 2, 10_000)
         folders.append(run.folder)
         Path(run.folder, "mine").touch()
     name = os.path.join(flags.log_dir, "trial__1v3_1v2__seed3__20170130-123456")
@@ -443,7 +491,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
 def test_an_experiment_has_a_repeat_for_each_seed(flags, monkeypatch):
     monkeypatch.setattr(pathnet, "PathNet", lambda *_, **__: RecordingNet())
     flags.runs = 3
-    run = experiment.Experiment("trial", INPUTS, 2, ["1v3", "1v2"], 10_000)
+    run = experiment.Experiment(settings(), INPUTS, 2, 10_000)
     assert [repeat.seed for repeat in run.repeats()] == [3, 4, 5]
 
 
@@ -451,7 +499,7 @@ def test_an_experiment_has_a_repeat_for_each_seed(flags, monkeypatch):
 def test_a_grid_that_does_not_fit_leaves_nothing(flags, name):
     setattr(flags, name, 10**12)
     with pytest.raises(UserError, match=f"--{name}=1000000000000\\b.* GiB"):
-        experiment.Experiment("trial", INPUTS, 2, ["1v3", "1v2"], 10_000)
+        experiment.Experiment(settings(), INPUTS, 2, 10_000)
     assert not os.path.exists(flags.log_dir)
 
 
@@ -460,7 +508,7 @@ def test_what_many_tasks_leave(flags, tmp_path, capsys):
     net.accuracies = iter([0.5, 0.6, 0.5, 0.7, 0.5, 0.6])
     repeat = repeat_on(net, folder=tmp_path)
     for name in ("1v3", "1v2", "4v5"):
-        repeat.learn(numbered_task(name))
+        learn(repeat, numbered_task(name))
         repeat.freeze()
     repeat.finish("the last line")
     output = capsys.readouterr().out
@@ -476,7 +524,7 @@ def test_too_few_free_modules_are_told_in_numbers(flags, capsys):
     repeat = repeat_on(RecordingNet())
     repeat._fixed_path = np.zeros([3, 6], np.float32)
     repeat._fixed_path[1, :5] = repeat._fixed_path[2] = 1
-    repeat.learn(numbered_task("4v5"))
+    learn(repeat, numbered_task("4v5"))
     (note,) = capsys.readouterr().err.splitlines()
     assert note == (
         "note: task 1, 4v5: fewer modules are free than the 2 that a path may use: "
@@ -488,17 +536,17 @@ def test_too_few_free_modules_are_told_in_numbers(flags, capsys):
 # ---- Controls ----
 
 
-def learn_two(net, kind, folder=None):
-    repeat = repeat_on(net, folder=folder, kind=kind)
+def learn_two(net, control):
+    repeat = repeat_on(net, control=control)
     for name in ("1v3", "1v2"):
-        repeat.learn(numbered_task(name))
+        learn(repeat, numbered_task(name))
         repeat.freeze()
     return repeat
 
 
 def test_scratch_freezes_nothing(flags):
     net = RecordingNet()
-    learn_two(net, experiment.Scratch)
+    learn_two(net, "scratch")
     assert not any(fixed_path.any() for _, _, fixed_path in net.initialized)
     assert not any(call["fixed_path"].any() for call in net.trained)
     populations = {call["geopaths"].tobytes() for call in net.trained}
@@ -507,7 +555,7 @@ def test_scratch_freezes_nothing(flags):
 
 def test_fine_tuning_trains_the_first_best_path_on(flags):
     net = RecordingNet()
-    repeat = learn_two(net, experiment.FineTune)
+    repeat = learn_two(net, "finetune")
     assert not net.initialized[0][2].any()
     assert net.initialized[1][2].all()  # all modules are kept, only the head is new
     best = repeat.outcomes[0].geopath
@@ -521,15 +569,16 @@ def test_fine_tuning_trains_the_first_best_path_on(flags):
 
 def test_a_network_of_the_selected_size_does_not_evolve(flags):
     small = RecordingNet(M=2)
-    run = experiment_with(RecordingNet(), selected_net=small)
-    repeat = experiment.FixedSize(run, 3)
+    large = RecordingNet()
+    run = experiment_with(large, small_net=small)
+    repeat = experiment.Repeat(run, 3, CONTROLS["fixed_size"])
     for name in ("1v3", "1v2"):
-        repeat.learn(numbered_task(name))
+        learn(repeat, numbered_task(name))
         repeat.freeze()
     assert not any(fixed_path.any() for _, _, fixed_path in small.initialized)
     for call in small.trained:
         np.testing.assert_array_equal(call["geopaths"], np.ones([1, 3, 2]))
-    assert run.net.trained == []
+    assert large.trained == []
 
 
 def test_controls_share_seed_data_and_first_task(flags, real_net, tmp_path, capsys):
@@ -537,7 +586,7 @@ def test_controls_share_seed_data_and_first_task(flags, real_net, tmp_path, caps
     flags.control = ["pathnet", "scratch", "finetune"]
     for repeat in experiment_with(real_net, tmp_path).repeats():
         for number in range(2):
-            repeat.learn(learnable_task(f"task {number}", number))
+            learn(repeat, learnable_task(f"task {number}", number))
             repeat.freeze()
         repeat.finish(f"line of {repeat.seed} {repeat.control}")
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
@@ -591,11 +640,11 @@ def test_a_frozen_path_keeps_every_bit_and_all_else_starts_again(flags, real_net
     flags.max_steps = 300
     real_net.fresh.clear()
     repeat = repeat_on(real_net)
-    repeat.learn(learnable_task("a", 1))
+    learn(repeat, learnable_task("a", 1))
     frozen = repeat.outcomes[0].geopath.astype(bool)
     after_one = real_net.parameters()
     repeat.freeze()
-    repeat.learn(learnable_task("b", 2))
+    learn(repeat, learnable_task("b", 2))
     after_two = real_net.parameters()
     assert repeat.outcomes[0].accuracy_test > 0.8  # there was something to forget
     assert 0 < frozen.sum() < frozen.size
@@ -633,7 +682,7 @@ def test_a_repeat_does_not_see_what_was_learned_before_it(flags, real_net):
     for seed in (3, 4, 3):
         repeat = repeat_on(real_net, seed)
         for task in range(2):
-            repeat.learn(learnable_task("a", task))
+            learn(repeat, learnable_task("a", task))
             repeat.freeze()
         trace = [(o.curve, o.last.path.tolist(), o.last.loss) for o in repeat.outcomes]
         traces.append(([entry[:2] for entry in trace], [e[2] for e in trace]))
@@ -652,13 +701,41 @@ def test_generations_leave_no_ops_and_no_memory_behind(flags, real_net):
     task = learnable_task("a", 1)
     flags.stop_accuracy = 2  # out of reach
     flags.max_steps = 50
-    repeat_on(real_net).learn(task)
+    learn(repeat_on(real_net), task)
     operations, memory = len(real_net.graph.get_operations()), resident_bytes()
     flags.max_steps = 300
     repeat = repeat_on(real_net)
-    repeat.learn(task)
+    learn(repeat, task)
     repeat.freeze()
-    repeat.learn(task)
+    learn(repeat, task)
     assert [outcome.generations for outcome in repeat.outcomes] == [300, 300]
     assert len(real_net.graph.get_operations()) == operations
     assert resident_bytes() - memory < 20e6
+
+
+# ---- A script that forgets a step ----
+
+
+@pytest.mark.parametrize("left_out", ["draw", "train", "overwrite_losers"])
+def test_a_step_of_a_tournament_that_is_left_out_is_named(flags, left_out):
+    tournaments = repeat_on(RecordingNet()).tournaments(numbered_task())
+    steps = {
+        "draw": lambda tournament: tournament.draw(),
+        "train": lambda tournament: tournament.train(np.zeros([3, 3, 2], int)),
+        "overwrite_losers": lambda tournament: tournament.overwrite_losers([1, 0, 0]),
+    }
+    with pytest.raises(RuntimeError, match=f"tournament 1: {left_out} was not called"):
+        for tournament in tournaments:
+            for name, step in steps.items():
+                if name != left_out:
+                    step(tournament)
+
+
+def test_a_task_that_is_not_frozen_or_not_over_is_an_error(flags):
+    repeat = repeat_on(RecordingNet())
+    next(repeat.tournaments(numbered_task()))
+    with pytest.raises(RuntimeError, match="the task is not over"):
+        repeat.freeze()
+    learn(repeat, numbered_task())
+    with pytest.raises(RuntimeError, match="freeze was not called"):
+        learn(repeat, numbered_task())

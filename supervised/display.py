@@ -1,0 +1,164 @@
+"""What a run prints: progress, how each task ended, the last line of a repeat."""
+
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+import pathnet
+from common import results
+from supervised.outcomes import Outcome
+from supervised.tournaments import Generation, Task
+
+PLAIN_LINE_EVERY = 50  # generations, where no terminal shows a progress bar
+
+
+class SingleDisplay:
+    """Of one repeat: everything. Of one repeat under several controls: each, in full."""
+
+    leaves_bars = True
+    lines_every: int | None = PLAIN_LINE_EVERY
+
+    def __init__(self, folder: str, controls: list[str], total: int | None):
+        """
+        Args:
+          folder: of the run. controls: that each repeat is learned with.
+          total: generations of each task, if that is known; else None.
+        """
+        self._folder = folder
+        self._controls = controls
+        self._total = total
+        self._results = []
+
+    def progress(self, number: int, task: Task, done: int) -> "Bar | Lines":
+        """What shows the generations of a task that has had `done` of them."""
+        label = f"task {number + 1}, {task.title}"
+        if sys.stderr.isatty():
+            return Bar(label, done, self._total, self.leaves_bars)
+        return Lines(label, self.lines_every)
+
+    def task_ended(self, number: int, outcome: Outcome, fixed_path: np.ndarray) -> None:
+        """Prints how a task ended, and its path. fixed_path: binary [L, M]."""
+        print(outcome.report(number, fixed_path), flush=True)
+
+    def network_saved(self, folder: str) -> None:
+        print(f"Saved: {folder}")
+
+    def repeat_ended(
+        self,
+        outcomes: list[Outcome],
+        result: dict,
+        line: str,
+        place: int,
+        is_last: bool,
+    ) -> None:
+        """Prints what there is to say at the end of a repeat.
+
+        Args:
+          outcomes: of its tasks. result: its object of results.jsonl.
+          line: its last line, in the form of the script.
+          place: of its object in results.jsonl, from 1 on.
+          is_last: whether it is the last repeat of the run.
+        """  # fmt: skip
+        self._print_retention(outcomes, result)
+        if len(self._controls) > 1:
+            print(f"Seed {result['seed']}, {result['control']}:")
+            self._results.append(result)
+        if is_last:
+            if len(self._controls) > 1:
+                print(f"\n{results.control_table(self._results)}\n")
+            print(f"Results: {self._folder}\ntensorboard --logdir={self._folder}")
+        print(line, flush=True)
+
+    def _print_retention(self, outcomes, result):
+        """Says what the later tasks have left of the earlier ones."""
+        for number, outcome in enumerate(outcomes[:-1]):
+            now = result["retention"][-1][number]
+            verdict = "unchanged" if now == outcome.accuracy_test else "CHANGED"
+            print(
+                f"Task {number + 1} once more: held-out accuracy {now:.4f}, {verdict}"
+            )
+        if len(outcomes) > 2:
+            print(f"\n{results.retention_table([result])}\n")
+
+
+class RepeatsDisplay(SingleDisplay):
+    """Of several repeats: a bar while a task is learned, and a line each."""
+
+    leaves_bars = False
+    lines_every = None
+
+    def task_ended(self, number, outcome, fixed_path):
+        pass
+
+    def _print_retention(self, outcomes, result):
+        pass
+
+
+class BatchDisplay:
+    """Of a share of a batch: a numbered line a repeat, and nothing else."""
+
+    def progress(self, number: int, task: Task, done: int) -> "Lines":
+        return Lines("", None)
+
+    def task_ended(self, number, outcome, fixed_path) -> None:
+        pass
+
+    def network_saved(self, folder) -> None:
+        pass
+
+    def repeat_ended(self, outcomes, result, line, place, is_last) -> None:
+        print(f"{place} Iteration,  {line}", flush=True)
+
+
+class Bar:
+    """A progress bar on a terminal."""
+
+    def __init__(self, label: str, done: int, total: int | None, leave: bool):
+        self._bar = tqdm(total=total, desc=label, unit="gen", initial=done, leave=leave)
+
+    def show(self, now: Generation, ends: bool) -> None:
+        self._bar.set_postfix_str(_state(now), refresh=ends)
+        self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class Lines:
+    """A plain line now and then, or none at all, where there is no terminal."""
+
+    def __init__(self, label: str, every: int | None):
+        self._label = label
+        self._every = every
+
+    def show(self, now: Generation, ends: bool) -> None:
+        if self._every and now.number % self._every == 0:
+            print(f"{self._label}, generation {now.number}: {_state(now)}", flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+def _state(now):
+    geopaths = pathnet.to_geopath(now.population, now.active.shape[1])
+    diversity = pathnet.diversity(geopaths)
+    return f"fitness {now.best_fitness:.4f}, diversity {diversity:.2f}"
+
+
+def note_crowding(
+    number: int, task: Task, grid: pathnet.Grid, fixed_path: np.ndarray
+) -> None:
+    """Says so where the frozen modules leave a layer fewer than a path may use."""
+    free = grid.M - fixed_path.sum(1).astype(int)
+    crowded = [
+        f"{count} of {grid.M} in layer {layer}"
+        for layer, count in enumerate(free, 1)
+        if count < grid.N
+    ]
+    if crowded:
+        print(
+            f"note: task {number + 1}, {task.title}: fewer modules are free than the "
+            f"{grid.N} that a path may use: {', '.join(crowded)}",
+            file=sys.stderr,
+        )

@@ -1,0 +1,154 @@
+"""What a repeat leaves to look at: TensorBoard events, pictures of its paths."""
+
+import os
+import time
+
+import numpy as np
+
+import pathnet
+from common.events import Events, as_markdown
+from reports import pictures, plots
+from supervised.outcomes import Outcome
+from supervised.tournaments import Generation, Task
+
+TEST_IMAGES = 2_000  # of the held-out images for that curve; the results use all
+IMAGE_EVERY = 25  # generations between two pictures of the population
+
+
+class Recorder:
+    """Events, paths.png, evolution.gif and retention.png of one repeat."""
+
+    def __init__(self, folder: str, net: pathnet.PathNet, test_every: int, flags: dict):
+        """
+        Args:
+          folder: of the repeat. net: its grid. flags: by name, shown in TensorBoard.
+          test_every: generations between two points of the held-out curve.
+        """
+        self._folder = folder
+        self._net = net
+        self._test_every = test_every
+        self._events = Events(folder, net.graph)
+        self._events.text("flags", as_markdown(flags))
+        self._snapshots = []
+        self._before = 0  # generations of earlier tasks
+        self._last = None  # step and time of the last point
+
+    def begin(self, generation: int) -> None:
+        """Goes on with a task that has had so many generations."""
+        self._last = (self._before + generation, time.monotonic())
+
+    def flush(self) -> None:
+        """Hands over the events so far."""
+        self._events.flush()
+
+    def add(
+        self,
+        number: int,
+        task: Task,
+        now: Generation,
+        fixed_path: np.ndarray,
+        ends: bool,
+    ) -> None:
+        """Adds a generation of a task.
+
+        Args:
+          number: of the task, from 0 on. fixed_path: binary [L, M].
+          ends: whether it is the last one of the task.
+        """  # fmt: skip
+        self._add_curves(number, task, now, ends)
+        step = self._before + now.number
+        geopaths = pathnet.to_geopath(now.population, self._net.grid.M)
+        best = pathnet.to_geopath(now.path, self._net.grid.M)
+        self._add_evolution(step, now, geopaths, best, fixed_path)
+        if now.number % IMAGE_EVERY == 1 or ends:
+            picture = pictures.population_image(geopaths)
+            self._events.image(step, "evolution/population", picture)
+        self._snapshots.append(
+            pictures.Snapshot(
+                task.title, now.number, now.best_fitness, geopaths, best, fixed_path
+            )
+        )
+        if ends:
+            self._before = step
+
+    def _add_curves(self, number, task, now, ends):
+        """The curves of a task, over its own generations."""
+        family = f"task{number + 1}"
+        curves = {
+            f"{family}/fitness": now.best_fitness,
+            f"{family}/mean_fitness": now.fitness.mean(),
+            f"{family}/loss": now.loss[now.winner],
+        }
+        if now.number % self._test_every == 0 or ends:
+            curves[f"{family}/accuracy_test"] = self._net.accuracy(
+                now.active,
+                task.test.images[:TEST_IMAGES],
+                task.test.labels[:TEST_IMAGES],
+                number,
+            )
+        self._events.scalars(now.number, curves)
+
+    def _add_evolution(self, step, now, geopaths, best, fixed_path):
+        """The curves that go on from one task to the next."""
+        moment = time.monotonic()
+        last_step, last_moment = self._last
+        self._events.scalars(
+            step,
+            {
+                "evolution/diversity": pathnet.diversity(geopaths),
+                "evolution/overlap": pathnet.overlap(best, fixed_path),
+                "evolution/active_modules": now.active.sum(),
+                "charts/generations_per_second": (step - last_step)
+                / (moment - last_moment),
+            },
+        )
+        self._last = (step, moment)
+
+    def recall(self, outcome: Outcome, fixed_path: np.ndarray) -> None:
+        """Adds the end of a task that was learned in an earlier process."""
+        self._before += outcome.generations
+        best = outcome.geopath
+        self._snapshots.append(
+            pictures.Snapshot(
+                outcome.task.title,
+                outcome.generations,
+                outcome.last.best_fitness,
+                best[None],
+                best,
+                fixed_path,
+            )
+        )
+
+    def close(self, outcomes: list[Outcome], result: dict) -> None:
+        """Ends the events and draws the pictures."""
+        self._events.close()
+        pictures.draw_paths(
+            os.path.join(self._folder, "paths.png"),
+            [outcome.geopath for outcome in outcomes],
+            [outcome.task.title for outcome in outcomes],
+            self._net.grid.kinds(),
+        )
+        pictures.animate_evolution(
+            os.path.join(self._folder, "evolution.gif"), self._snapshots
+        )
+        if len(outcomes) > 2:
+            plots.plot_retention(os.path.join(self._folder, "retention.png"), [result])
+
+
+class NoRecorder:
+    """Of repeats that leave their line in the results alone."""
+
+    def begin(self, generation) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def add(self, number, task, now, fixed_path, ends) -> None:
+        pass
+
+    def recall(self, outcome, fixed_path) -> None:
+        pass
+
+    def close(self, outcomes, result) -> None:
+        pass

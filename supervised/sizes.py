@@ -1,0 +1,37 @@
+"""Whether a grid and its training fit the machine and the data, before anything tries."""
+
+import os
+
+import pathnet
+from common.commandline import UserError
+
+
+def check_images(training: pathnet.Training, images: int) -> None:
+    """Raises UserError if a task has fewer images than a generation needs."""
+    needed = training.T * training.batch_num
+    if needed > images:
+        raise UserError(
+            f"flags --T={training.T} --batch_num={training.batch_num}: a generation needs "
+            f"{needed} different images and a task has {images}"
+        )
+
+
+def check_memory(grid: pathnet.Grid, training: pathnet.Training, candi: int) -> None:
+    """Raises UserError if the machine cannot hold the grid and the population."""
+    first = grid.filt * grid.inputs
+    rest = (grid.L - 1) * grid.filt * grid.filt
+    # Three copies at once when parameters are drawn, and what is gathered and trained.
+    floats = 3 * grid.M * (first + rest) + 4 * training.B * grid.N * first
+    if training.optimizer == "adam":
+        floats *= 3  # two moments for each
+    images = training.T * training.batch_num * grid.inputs
+    paths = 24 * candi * grid.L * grid.M + 16 * candi**2
+    needed = 4 * floats + 5 * images + paths
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > available:
+        raise UserError(
+            f"flags --L={grid.L} --M={grid.M} --filt={grid.filt} --B={training.B} "
+            f"--T={training.T} --batch_num={training.batch_num} --candi={candi}: "
+            f"needs {needed / 2**30:.1f} GiB of memory and this machine has "
+            f"{available / 2**30:.1f} GiB; make them smaller"
+        )

@@ -1,0 +1,181 @@
+"""One tournament: B candidates are drawn, trained and compared (section 2.2)."""
+
+import dataclasses
+
+import numpy as np
+
+import pathnet
+from supervised import datasets
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is to be learned.
+
+    Attributes:
+      name: in files and results. title: for people.
+      train, test: its images, the training ones and those held out.
+    """
+
+    name: str
+    title: str
+    train: datasets.Split
+    test: datasets.Split
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What came of one tournament.
+
+    Attributes:
+      number: of the generation in its task, from 1 on.
+      population: int [candi, L, N], after the tournament.
+      path: int [L, N], the winner's.
+      active: binary [L, M], the winner's modules and the frozen ones that are active.
+      fitness: float [B], mean training accuracy. loss: float [B], mean cross-entropy.
+      winner: index into both.
+    """
+
+    number: int
+    population: np.ndarray
+    path: np.ndarray
+    active: np.ndarray
+    fitness: np.ndarray
+    loss: np.ndarray
+    winner: int
+
+    @property
+    def best_fitness(self) -> float:
+        return float(self.fitness[self.winner])
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """How candidates are trained on one task.
+
+    Attributes:
+      net: the grid. task: what is learned. number: of the task, from 0 on.
+      fixed_path: binary [L, M], the frozen modules.
+      images: of the mini-batches of one generation.
+      fair: whether all candidates start from the same parameters and see the same
+        mini-batches, or are trained one after the other on what those before them left.
+    """
+
+    net: pathnet.PathNet
+    task: Task
+    number: int
+    fixed_path: np.ndarray
+    images: int
+    fair: bool
+
+    def train(self, rng: np.random.Generator, geopaths: np.ndarray) -> tuple:
+        """Trains candidates, binary [B, L, M]: returns (fitness, loss), float [B] each."""
+        if self.fair:
+            return self._train_alike(rng, geopaths)
+        each = [self._train_alike(rng, geopath[None]) for geopath in geopaths]
+        fitness, loss = zip(*each)
+        return np.concatenate(fitness), np.concatenate(loss)
+
+    def _train_alike(self, rng, geopaths):
+        split = self.task.train
+        batches = rng.choice(len(split.labels), self.images, replace=False)
+        return self.net.train(
+            geopaths,
+            split.images.take(batches, 0),
+            split.labels[batches],
+            self.number,
+            self.fixed_path,
+        )
+
+
+class Tournament:
+    """One tournament of a population: draw, train, overwrite the losers.
+
+    The three are called once each, in this order.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        population: np.ndarray,
+        B: int,
+        rng: np.random.Generator,
+        trainer: Trainer,
+        mutation: dict,
+    ):
+        """
+        Args:
+          number: of the generation, from 1 on.
+          population: int [candi, L, N]; the losers' places in it are written to.
+          B: number of candidates.
+          rng: for all that is drawn, in this order: candidates, mini-batches, mutations.
+          trainer: what trains them.
+          mutation: arguments of `pathnet.mutate`.
+        """
+        self._number = number
+        self._population = population
+        self._B = B
+        self._rng = rng
+        self._trainer = trainer
+        self._mutation = mutation
+        self._next = "draw"
+
+    def draw(self) -> np.ndarray:
+        """Draws B different candidates: returns their paths, int [B, L, N]."""
+        self._expect("draw", "train")
+        self._drawn = pathnet.draw_candidates(self._rng, len(self._population), self._B)
+        self._paths = self._population[self._drawn]
+        return self._paths
+
+    def train(self, paths: np.ndarray) -> np.ndarray:
+        """Trains paths, int [B, L, N]; returns their fitness, float [B].
+
+        Fitness is the mean training accuracy over the mini-batches of the generation.
+        """
+        self._expect("train", "overwrite_losers")
+        self._geopaths = pathnet.to_geopath(paths, self._trainer.net.grid.M)
+        self._fitness, self._loss = self._trainer.train(self._rng, self._geopaths)
+        return self._fitness
+
+    def overwrite_losers(self, fitness: np.ndarray) -> None:
+        """Overwrites all drawn paths but the fittest with mutated copies of it.
+
+        Args:
+          fitness: float [B]; ties go to the first.
+        """
+        self._expect("overwrite_losers", None)
+        self._population[self._drawn], self._winner = pathnet.overwrite_losers(
+            self._rng, self._paths, fitness, self._trainer.net.grid.M, **self._mutation
+        )
+
+    def generation(self) -> Generation:
+        """What came of it.
+
+        Raises:
+          RuntimeError: one of the three steps was left out.
+        """
+        self._expect(None, None)
+        winner, trainer = self._winner, self._trainer
+        return Generation(
+            number=self._number,
+            population=self._population,
+            path=self._paths[winner],
+            active=trainer.net.grid.active(self._geopaths[winner], trainer.fixed_path),
+            fitness=self._fitness,
+            loss=self._loss,
+            winner=winner,
+        )
+
+    def _expect(self, step, following):
+        """Raises RuntimeError if this is not the step that comes next."""
+        if step != self._next:
+            raise RuntimeError(
+                f"tournament {self._number}: "
+                + (
+                    f"{self._next} was not called"
+                    if self._next
+                    else f"{step} came twice"
+                )
+                + "; a tournament is draw, train and overwrite_losers, in this order"
+            )
+        self._next = following
