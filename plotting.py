@@ -1,632 +1,87 @@
-"""Figures of results: tables and pictures made of any number of results files.
+"""Tables and pictures made of any number of results files.
 
     python plotting.py logs/*/results.jsonl --generations=generations.png
 
-prints a table of all results and draws what the flags name, each into its own file:
-
-    --generations   the generations that each task took, learned first and second
-    --curves        how training accuracy grew over them
-    --accuracies    training and held-out accuracy when the task was done
-    --usage         how often each module is on the best path
-    --overlaps      how many modules the best paths share
-    --retention     how well each task is remembered after the later ones
-    --scores        scores of Atari games over agent steps
+prints a table of all results and draws each picture that a flag names. Results of
+several settings, such as --control makes, have a table and a picture each.
 """
 
 import contextlib
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from absl import flags
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
+from atari import settings as atari_settings
 from common import commandline
-from common import results as recorded
-from reports.pictures import BACKGROUND, INK, MUTED, quiet, save_png, shade, task_colour
-
-CURVE_WINDOW = 10  # recorded generations that a point of a curve is the mean of
-USAGE_NUMBERED = 24  # modules in a layer up to which each one's share is written on it
-
-
-def by_place(results: Sequence[dict]) -> dict[str, dict[int, list[dict]]]:
-    """Gathers, for each task name, what was recorded of it in all repeats.
-
-    Args:
-        results: repeats as in results.jsonl, each with "tasks" in learning order.
-
-    Returns:
-        By name, in order of first appearance: tasks by their places in the learning
-        order, from 0 on, ascending.
-
-    Raises:
-        ValueError: the results hold no task.
-    """
-    gathered: dict[str, dict[int, list[dict]]] = {}
-    for place, _, task in recorded.learned(results):
-        gathered.setdefault(task["name"], {}).setdefault(place, []).append(task)
-    if not gathered:
-        raise ValueError("they hold no task")
-    return {name: dict(sorted(places.items())) for name, places in gathered.items()}
-
-
-def by_task(results: Sequence[dict]) -> dict[str, dict[str, list[dict]]]:
-    """As `by_place`, but tells only tasks learned first from those learned later.
-
-    Returns:
-        By name: {"first": the tasks that were learned first, "second": those that were
-        learned after another}, either may be empty. "second" is "later" if a repeat has
-        more than two tasks.
-
-    Raises:
-        ValueError: the results hold no task.
-    """
-    gathered = by_place(results)
-    two = all(place < 2 for places in gathered.values() for place in places)
-    return {
-        name: {
-            "first": places.get(0, []),
-            "second" if two else "later": [
-                task for place, tasks in places.items() if place > 0 for task in tasks
-            ],
-        }
-        for name, places in gathered.items()
-    }
-
-
-def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> None:
-    """Compares generations needed by tasks learned first and second, as a PNG file.
-
-    One panel a task name: overlaid histograms with their means as dashed lines; above
-    them n, mean ± standard error, and the speedup (mean when learned first over mean
-    when learned second) with its bootstrap interval.
-
-    Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats as for `by_task`.
-
-    Raises:
-        ValueError: the results hold no task.
-        OSError: the file cannot be written; an existing one then stays as it was.
-    """
-    panels = by_task(results)
-    figure, grid = _panels(len(panels))
-    for axes, (name, groups) in zip(grid, panels.items()):
-        _draw_histograms(
-            axes,
-            name,
-            {
-                when: np.array([task["generations"] for task in tasks], float)
-                for when, tasks in groups.items()
-            },
-        )
-    save_png(filename, figure)
-
-
-def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
-    """Compares how tasks learn first and second, as a PNG file.
-
-    One panel a task name: the winner's fitness against generations, mean over repeats
-    with its confidence band, see `mean_curve`.
-
-    Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats as for `by_task`.
-
-    Raises:
-        ValueError: the results hold no task.
-        OSError: the file cannot be written; an existing one then stays as it was.
-    """
-    panels = by_task(results)
-    figure, grid = _panels(len(panels))
-    for axes, (name, groups) in zip(grid, panels.items()):
-        for place, tasks in enumerate(groups.values()):
-            if tasks:
-                generations, mean, margin = mean_curve([t["curve"] for t in tasks])
-                # Fitness is a share, so nothing outside [0, 1] is worth its room.
-                low, high = np.clip([mean - margin, mean + margin], 0, 1)
-                colour = task_colour(place)
-                axes.fill_between(
-                    generations, low, high, color=colour, alpha=0.25, linewidth=0
-                )
-                axes.plot(generations, mean, color=colour, linewidth=1.8)
-        key = _place_key(groups)
-        if max(map(len, groups.values())) > 1:
-            key.append(("band: 95 % confidence interval of the mean", MUTED))
-        _label(
-            axes,
-            f"{name}: learning curve",
-            "generation",
-            "winner's training accuracy",
-            key,
-        )
-    save_png(filename, figure)
-
-
-def plot_accuracies(filename: str | os.PathLike, results: Sequence[dict]) -> None:
-    """Compares accuracies of tasks learned first and second, as a PNG file.
-
-    One panel a task name: bars for the training accuracy of the last winner and for the
-    held-out accuracy of its path, mean ± standard error over repeats.
-
-    Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats as for `by_task`.
-
-    Raises:
-        ValueError: the results hold no task.
-        OSError: the file cannot be written; an existing one then stays as it was.
-    """
-    panels = by_task(results)
-    figure, grid = _panels(len(panels))
-    for axes, (name, groups) in zip(grid, panels.items()):
-        shown = [(p, tasks) for p, tasks in enumerate(groups.values()) if tasks]
-        for rank, (place, tasks) in enumerate(shown):
-            for spot, measure in enumerate(("fitness", "accuracy_test")):
-                x = spot + 0.42 * (rank - (len(shown) - 1) / 2)
-                values = [100 * task[measure] for task in tasks]
-                _draw_bar(axes, x, values, task_colour(place))
-        key = _place_key(groups)
-        if max(map(len, groups.values())) > 1:
-            key.append(("mean ± standard error", MUTED))
-        _label(axes, f"{name}: final accuracy", "", "accuracy, %", key)
-        axes.set(xlim=(-0.5, 1.5), ylim=(0, 112), yticks=range(0, 101, 20))
-        axes.set_xticks((0, 1), ("training images", "held-out images"))
-        axes.tick_params(axis="x", labelsize=10, labelcolor=INK, length=0)
-    save_png(filename, figure)
-
-
-def module_usage(paths: np.ndarray, modules: int) -> np.ndarray:
-    """Share of the paths that use each module.
-
-    Args:
-        paths: [n, L, N] module numbers, for one path or more.
-        modules: M.
-
-    Returns:
-        [L, M] float array in [0, 1].
-    """
-    return (np.asarray(paths)[..., None] == np.arange(modules)).any(axis=2).mean(axis=0)
-
-
-def plot_usage(filename: str | os.PathLike, results: Sequence[dict]) -> None:
-    """How often each module is on the best path, as a PNG file.
-
-    One panel a task name and place in the learning order: a row a layer, a column a
-    module, the darker the more repeats use it. All panels have the same scale.
-
-    Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats as for `by_task`, of one grid size.
-
-    Raises:
-        ValueError: the results hold no task.
-        OSError: the file cannot be written; an existing one then stays as it was.
-    """
-    panels = [
-        (f"{name}, learned {when}", place, [task["path"] for task in tasks])
-        for name, groups in by_task(results).items()
-        for place, (when, tasks) in enumerate(groups.items())
-        if tasks
-    ]
-    layers, modules, active = (results[0]["flags"][size] for size in "LMN")
-    shares = [module_usage(paths, modules) for _, _, paths in panels]
-    most = max(share.max() for share in shares)
-    figure, grid = _panels(len(panels), min(len(panels), 2), 1.4 + 0.36 * layers)
-    for axes, share, (title, place, paths) in zip(grid, shares, panels):
-        colour = task_colour(place)
-        _draw_usage(axes, share, most, colour)
-        chance = f"{100 * active / modules:.3g} %"
-        line = f"% of best paths that use it, n = {len(paths)} (random: {chance})"
-        key = [(line, colour)]
-        if modules > USAGE_NUMBERED:
-            key.append((f"full colour: {100 * most:.0f} %", MUTED))
-        _label(axes, f"{title}: use of modules", "module", "layer", key)
-    save_png(filename, figure)
-
-
-def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
-    """Compares how games are learned first and second, as a PNG file.
-
-    One panel a game: the mean return of the last `SCORE_EPISODES` episodes against
-    agent steps, a line a repeat and task; equal games lie over each other.
-
-    Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats of atari_pathnet.py as in results.jsonl.
-
-    Raises:
-        ValueError: the results hold no task.
-        OSError: the file cannot be written; an existing one then stays as it was.
-    """
-    games = by_place(results)
-    figure, panels = _panels(len(games))
-    for axes, (game, places) in zip(panels, games.items()):
-        key = []
-        for place, tasks in places.items():
-            colour = task_colour(place)
-            key.append((f"learned as task {place + 1}, n = {len(tasks)}", colour))
-            for task in tasks:
-                steps, scores = recorded.running_score(task["curve"])
-                axes.plot(steps / 1e6, scores, color=colour, linewidth=1.6)
-        score = f"score: mean return of {recorded.SCORE_EPISODES} episodes"
-        _label(
-            axes,
-            f"{game}: learning curve",
-            "million agent steps of the task",
-            score,
-            key,
-        )
-    save_png(filename, figure)
-
-
-def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
-    """How many modules the best paths share, as a PNG file.
-
-    One panel an order of tasks: how many repeats have each overlap, its mean ± standard
-    error, and what two independent random paths would share on average.
-
-    Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats as in results.jsonl, of two tasks each.
-
-    Raises:
-        ValueError: the results hold no repeat of two tasks.
-        OSError: the file cannot be written; an existing one then stays as it was.
-    """
-    orders: dict[str, list[dict]] = {}
-    for result in results:
-        if len(result["tasks"]) == 2:
-            name = ", then ".join(task["name"] for task in result["tasks"])
-            orders.setdefault(name, []).append(result)
-    if not orders:
-        raise ValueError("they hold no repeat of two tasks")
-    figure, panels = _panels(len(orders))
-    for axes, (name, group) in zip(panels, orders.items()):
-        overlaps = np.array([result["overlap"] for result in group])
-        sizes = group[0]["flags"]
-        most = sizes["L"] * sizes["N"]
-        counts = np.bincount(overlaps, minlength=most + 1)
-        axes.bar(range(most + 1), counts, color=task_colour(0), alpha=0.6, width=0.8)
-        mean, error = recorded.mean_and_error(overlaps)
-        spread = f" ± {error:.2f}" if np.isfinite(error) else ""
-        axes.axvline(mean, color=task_colour(0), linestyle="--", linewidth=1.8)
-        chance = sizes["L"] * sizes["N"] ** 2 / sizes["M"]
-        axes.axvline(chance, color=MUTED, linestyle=":", linewidth=1.8)
-        key = (
-            (f"mean {mean:.2f}{spread}, n = {len(group)}", task_colour(0)),
-            (f"two random paths: {chance:.2f}", MUTED),
-        )
-        _label(axes, f"{name}: overlap", f"modules shared, of {most}", "repeats", key)
-        axes.set_xticks(range(most + 1))
-        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    save_png(filename, figure)
-
-
-def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None:
-    """Held-out accuracy on each task after each later one, as a PNG file.
-
-    A row a task that was learned, a column a task that was tested, with the mean over
-    repeats; beside it the generations that each took, and the modules used so far.
-
-    Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats of the same tasks, as in results.jsonl.
-
-    Raises:
-        ValueError: the repeats hold no task, or not the same ones in the same order.
-        OSError: the file cannot be written; an existing one then stays as it was.
-    """
-    names, accuracy = recorded.retention(results)
-    means = 100 * accuracy.mean(axis=0)
-    tasks = len(names)
-    beside = [
-        (title, np.mean([[task[key] for task in r["tasks"]] for r in results], axis=0))
-        for title, key in (
-            ("generations", "generations"),
-            ("modules\nso far", "modules_so_far"),
-        )
-    ]
-    figure = Figure(
-        figsize=(2.6 + 0.95 * (tasks + len(beside)), 1.9 + 0.6 * tasks),
-        facecolor=BACKGROUND,
-        layout="constrained",
-    )
-    axes = figure.add_subplot()
-    known = np.isfinite(means)
-    low, high = means[known].min(), means[known].max()
-    for row, column in zip(*np.nonzero(known)):
-        # From half of the colour on, so that white text can be read on all of them.
-        share = 0.55 + 0.45 * (means[row, column] - low) / max(high - low, 1e-9)
-        colour = shade(np.array([share]), task_colour(0))[0]
-        axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, color=colour))
-        text = f"{means[row, column]:.2f}"
-        axes.text(column, row, text, ha="center", va="center", color=BACKGROUND)
-    for place, (title, values) in enumerate(beside, tasks):
-        for row, value in enumerate(values):
-            text = f"{value:.0f}"
-            axes.text(place + 0.2, row, text, ha="center", va="center", color=INK)
-        axes.text(place + 0.2, -0.62, title, ha="center", va="bottom", color=MUTED)
-    axes.set(xlim=(-0.55, tasks + len(beside)), ylim=(tasks - 0.45, -0.55))
-    axes.set_xticks(range(tasks), names, color=INK)
-    axes.set_yticks(range(tasks), [f"after {name}" for name in names], color=INK)
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    repeats = f", mean of {len(results)} repeats" if len(results) > 1 else ""
-    figure.suptitle(
-        f"Held-out accuracy on each task, %{repeats}", color=INK, weight="bold"
-    )
-    save_png(filename, figure)
-
-
-def mean_curve(
-    curves: Sequence[dict],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of fitness curves, smoothed over `CURVE_WINDOW` points, and its margin.
-
-    A curve that ends earlier than others counts with its last fitness from there on.
-
-    Args:
-        curves: {"generation": [...], "fitness": [...]} each, generations ascending.
-
-    Returns:
-        (generations, mean, margin), float arrays of one length. At each generation
-        mean ± margin is the 95 % confidence interval of the mean by Student's t; the
-        margin is 0 for a single curve, of which nothing is known.
-    """
-    generations = np.unique(np.concatenate([curve["generation"] for curve in curves]))
-    smooth = []
-    for curve in curves:
-        fitness = np.interp(generations, curve["generation"], curve["fitness"])
-        window = np.ones(min(CURVE_WINDOW, len(fitness)))
-        # Near the ends the mean is over what lies within the window.
-        weight = np.convolve(np.ones(len(fitness)), window, "same")
-        smooth.append(np.convolve(fitness, window, "same") / weight)
-    n = len(curves)
-    margin = 0 * smooth[0]
-    if n > 1:
-        from scipy.special import stdtrit  # only here, as most runs draw no curves
-
-        error = np.std(smooth, axis=0, ddof=1) / np.sqrt(n)
-        margin = stdtrit(n - 1, 0.975) * error
-    return generations.astype(float), np.mean(smooth, axis=0), margin
-
-
-def _panels(
-    count: int, columns: int | None = None, height: float = 3.7
-) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels, about as many rows as columns unless told.
-
-    `height` is that of a panel, in inches.
-    """
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    figure = Figure(
-        figsize=(max(4.6 * columns, 5), height * rows),
-        facecolor=BACKGROUND,
-        layout="constrained",
-    )
-    figure.get_layout_engine().set(h_pad=0.1)  # inches, around each panel
-    panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
-    for axes in panels[count:]:
-        axes.set_axis_off()
-    return figure, panels[:count]
-
-
-def _label(
-    axes: Axes,
-    title: str,
-    across: str,
-    up: str,
-    key: Sequence[tuple[str, str]],
-) -> None:
-    """Says what a panel shows: its title, both axes, and what its colours stand for.
-
-    The key's lines, (text, colour) each, go between title and plot, where they hide
-    nothing.
-    """
-    for place, (text, colour) in enumerate(reversed(key)):
-        axes.annotate(
-            text,
-            xy=(0, 1),
-            xycoords="axes fraction",
-            xytext=(0, 9 + 15 * place),
-            textcoords="offset points",
-            color=colour,
-            fontsize=9.5,
-        )
-    axes.set_title(
-        title,
-        loc="left",
-        color=INK,
-        weight="bold",
-        fontsize=12,
-        pad=12 + 15 * len(key),
-    )
-    axes.set_xlabel(across, color=INK)
-    axes.set_ylabel(up, color=INK)
-    quiet(axes)
-
-
-def _place_key(groups: dict[str, list]) -> list[tuple[str, str]]:
-    """Lines for `_label` that tell a task learned first from the same one learned later."""
-    return [
-        (f"learned {when}, n = {len(tasks)}", task_colour(place))
-        for place, (when, tasks) in enumerate(groups.items())
-        if tasks
-    ]
-
-
-def _draw_bar(axes: Axes, x: float, values: Sequence[float], colour: str) -> None:
-    """A bar for the mean of values in percent, with its standard error if there is one."""
-    mean, error = recorded.mean_and_error(values)
-    known = np.isfinite(error)
-    axes.bar(
-        x,
-        mean,
-        width=0.38,
-        color=colour,
-        alpha=0.6,
-        yerr=error if known else None,
-        error_kw={"ecolor": INK, "elinewidth": 1.2, "capsize": 3},
-    )
-    axes.text(
-        x,
-        mean + (error if known else 0) + 1.5,
-        f"{mean:.2f} ± {error:.2f}" if known else f"{mean:.2f}",
-        ha="center",
-        color=colour,
-        fontsize=8,
-    )
-
-
-def _draw_usage(axes: Axes, share: np.ndarray, most: float, colour: str) -> None:
-    """Fills one panel of `plot_usage`: [L, M] shares, from 0 to `most` in full colour."""
-    layers, modules = share.shape
-    numbered = modules <= USAGE_NUMBERED
-    axes.pcolormesh(
-        np.arange(modules + 1) - 0.5,
-        np.arange(layers + 1) + 0.5,
-        shade(share.ravel() / most, colour).reshape(layers, modules, 3),
-        edgecolors=BACKGROUND,
-        linewidth=1.5 if numbered else 0,
-    )
-    if numbered:
-        for layer, module in np.ndindex(layers, modules):
-            axes.text(
-                module,
-                layer + 1,
-                f"{100 * share[layer, module]:.0f}",
-                ha="center",
-                va="center",
-                color=BACKGROUND if share[layer, module] > 0.55 * most else INK,
-                fontsize=8.5 if modules <= 12 else 6.5,
-            )
-    # Modules count from 0, as in the recorded paths, and layers from 1, on top.
-    most_ticks = modules if numbered else 8
-    axes.xaxis.set_major_locator(MaxNLocator(most_ticks, integer=True))
-    axes.set_yticks(range(1, layers + 1))
-    axes.set_ylim(layers + 0.5, 0.5)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-
-
-def _draw_histograms(axes: Axes, name: str, groups: dict[str, np.ndarray]) -> None:
-    """Fills one panel of `plot_generations`; groups as in `by_task`."""
-    edges = np.histogram_bin_edges(np.concatenate([*groups.values()]), bins="rice")
-    key = []
-    for place, (when, values) in enumerate(groups.items()):
-        if len(values) == 0:
-            continue
-        colour = task_colour(place)
-        mean, error = recorded.mean_and_error(values)
-        # A translucent fill under a full outline keeps both histograms readable.
-        axes.hist(values, edges, color=colour, alpha=0.3)
-        axes.hist(values, edges, histtype="step", color=colour, linewidth=1.5)
-        axes.axvline(mean, color=colour, linestyle="--", linewidth=1.8)
-        spread = f" ± {error:.1f}" if np.isfinite(error) else ""
-        line = f"learned {when}: {mean:.1f}{spread} generations, n = {len(values)}"
-        key.append((line, colour))
-    speedup = recorded.speedup_text(*groups.values(), paired=False)
-    if "[" in speedup:
-        key.append(("± standard error, [95 % confidence interval]", MUTED))
-    _label(
-        axes,
-        f"{name}: speedup {speedup}" if speedup else f"{name}: generations needed",
-        "generations",
-        "repeats",
-        key,
-    )
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator("auto", integer=True))
-
+from common import results as results_files
+from reports import plots, tables
+from supervised import settings as supervised_settings
 
 # By the flag that names the file.
 PICTURES = {
-    "generations": (plot_generations, "Histograms of generations"),
-    "curves": (plot_curves, "Learning curves"),
-    "accuracies": (plot_accuracies, "Training and held-out accuracies"),
-    "usage": (plot_usage, "How often each module is on the best path"),
-    "overlaps": (plot_overlaps, "Histograms of the overlap"),
-    "retention": (plot_retention, "Retention matrix"),
-    "scores": (plot_scores, "Scores of Atari games"),
+    "generations": (
+        plots.plot_generations,
+        "Histograms of the generations that each task took, learned first and second",
+    ),
+    "curves": (
+        plots.plot_curves,
+        "Training accuracy over generations, learned first and second",
+    ),
+    "accuracies": (
+        plots.plot_accuracies,
+        "Training and held-out accuracy of each task when it was done",
+    ),
+    "usage": (plots.plot_usage, "How often each module is on the best path"),
+    "overlaps": (
+        plots.plot_overlaps,
+        "Histograms of how many modules the best paths share",
+    ),
+    "retention": (
+        plots.plot_retention,
+        "How well each task is remembered after the later ones; prints it as well",
+    ),
+    "scores": (plots.plot_scores, "Scores of Atari games over agent steps"),
 }
 
 
-def setting_filename(filename: str, setting: str, number: int) -> Path:
-    """Where the picture of one setting goes, such as curves_control=scratch.png.
+@dataclass(frozen=True)
+class Options:
+    """What the user asks for.
 
-    Args:
-        setting: its label, which ends the name; "" for the only one.
-        number: of the setting, which takes the place of a label too long for a name.
+    Attributes:
+      level: training accuracy up to which generations are counted, or None.
+      score_levels: scores of games up to which agent steps are counted.
+      pictures: file names by flag, of the pictures to draw.
     """
-    path = Path(filename)
-    label = re.sub(r"[^\w.,=-]+", "_", setting)
-    if len(label) > 100:
-        label = str(number)
-    return path.with_stem(f"{path.stem}_{label}") if label else path
+
+    level: float | None
+    score_levels: tuple[float, ...]
+    pictures: dict[str, str]
 
 
-def main(filenames: Sequence[str]) -> None:
-    """Prints a table for each setting in the results files, and draws the pictures."""
-    if not filenames:
-        raise commandline.UserError("name one or more results.jsonl files")
-    results = recorded.read(filenames)
-    if not results:
-        raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
-    levels = [float(level) for level in FLAGS.score_levels]
-    settings = recorded.by_setting(results)
-    for setting, group in settings.items():
-        with _telling("level"):
-            table = (
-                recorded.score_table(group, levels)
-                if _of_games(group)
-                else recorded.table(group, FLAGS.level)
-            )
-        print(f"{setting}\n\n{table}\n".lstrip())
-        if FLAGS.retention:
-            with _telling("retention"):
-                print(f"{recorded.retention_table(group)}\n")
-    for setting, group in recorded.by_setting(results, ignored={"control"}).items():
-        if len({result.get("control", "pathnet") for result in group}) > 1:
-            table = (
-                recorded.score_control_table(group, levels)
-                if _of_games(group)
-                else recorded.control_table(group)
-            )
-            print(f"{setting}\n\n{table}\n".lstrip())
-    for flag, (plot, _) in PICTURES.items():
-        if not FLAGS[flag].value:
-            continue
-        for number, (setting, group) in enumerate(settings.items(), 1):
-            picture = setting_filename(FLAGS[flag].value, setting, number)
-            with _telling(flag):
-                plot(picture, group)
-            print(f"Picture: {picture}" + (f" of {setting}" if setting else ""))
-
-
-def _of_games(results: Sequence[dict]) -> bool:
-    return all(result.get("script") == "atari" for result in results)
-
-
-@contextlib.contextmanager
-def _telling(flag: str) -> Iterator[None]:
-    """Tells the user if the results lack what a flag asks for."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        lack = f"they have no {error}" if isinstance(error, KeyError) else error
-        raise commandline.UserError(
-            f"flag --{flag}: does not fit these results, as {lack}; name others or "
-            "leave the flag out"
-        ) from error
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    with commandline.flag_group("Pictures", commandline.PLACE):
+        for name, (_, what) in PICTURES.items():
+            flags.DEFINE_string(name, None, f"{what}: a PNG file to draw.")
+            # Or a flag without its value would take, and overwrite, the next results file.
+            flags.register_validator(name, _is_png, "name a picture that ends in .png")
+    with commandline.flag_group("Tables", commandline.PLACE):
+        flags.DEFINE_float(
+            "level", None, "Count generations up to this training accuracy.", 0, 1
+        )
+        flags.DEFINE_list(
+            "score_levels",
+            ["0", "15"],
+            "Scores of games up to which agent steps are counted.",
+        )
+        flags.register_validator(
+            "score_levels", _are_numbers, "separate numbers by commas"
+        )
 
 
 def _is_png(filename: str | None) -> bool:
@@ -641,17 +96,130 @@ def _are_numbers(values: Sequence[str]) -> bool:
         return False
 
 
+def _options() -> Options:
+    """The flags of this command."""
+    values = commandline.flag_values()
+    return Options(
+        level=values["level"],
+        score_levels=tuple(map(float, values["score_levels"])),
+        pictures={name: values[name] for name in PICTURES if values[name]},
+    )
+
+
+def not_settings() -> set[str]:
+    """Names of the task scripts' flags that make no setting, but tell its repeats apart.
+
+    What is learned in which order, which repeats are, and where files lie.
+    """
+    not_setting = {commandline.TASKS, commandline.REPEAT, commandline.PLACE}
+    return {
+        name
+        for define in (
+            supervised_settings.define_binary_mnist_flags,
+            supervised_settings.define_cifar_svhn_flags,
+            atari_settings.define_flags,
+        )
+        for name, decides in commandline.decided_by(define).items()
+        if decides in not_setting
+    }
+
+
+def main(filenames: Sequence[str]) -> None:
+    """Prints a table for each setting in the results files, and draws the pictures.
+
+    Args:
+      filenames: of the results files.
+
+    Raises:
+      UserError: the files are none, hold nothing, or lack what a flag asks for.
+      OSError: a file cannot be read, or a picture cannot be written.
+    """
+    options = _options()
+    if not filenames:
+        raise commandline.UserError("name one or more results.jsonl files")
+    results = results_files.read(filenames)
+    if not results:
+        raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
+    names = not_settings()
+    settings = tables.by_setting(results, names)
+    _print_tables(settings, options)
+    _print_control_tables(tables.by_setting(results, names, {"control"}), options)
+    _draw_pictures(settings, options)
+
+
+def _print_tables(settings: dict[str, list[dict]], options: Options) -> None:
+    """Prints the table of each setting, and what is remembered if that is drawn."""
+    for setting, results in settings.items():
+        with _explained("level"):
+            table = (
+                tables.score_table(results, options.score_levels)
+                if _are_games(results)
+                else tables.table(results, options.level)
+            )
+        _print_table(setting, table)
+        if "retention" in options.pictures:
+            with _explained("retention"):
+                _print_table("", tables.retention_table(results))
+
+
+def _print_control_tables(settings: dict[str, list[dict]], options: Options) -> None:
+    """Prints a comparison of the controls where a setting has several."""
+    for setting, results in settings.items():
+        if len({result.get("control", "pathnet") for result in results}) > 1:
+            table = (
+                tables.score_control_table(results, options.score_levels)
+                if _are_games(results)
+                else tables.control_table(results)
+            )
+            _print_table(setting, table)
+
+
+def _print_table(setting: str, table: str) -> None:
+    print(f"{setting}\n\n{table}\n".lstrip())
+
+
+def _draw_pictures(settings: dict[str, list[dict]], options: Options) -> None:
+    """Draws each picture that was asked for, one a setting."""
+    for name, filename in options.pictures.items():
+        plot, _ = PICTURES[name]
+        for number, (setting, results) in enumerate(settings.items(), 1):
+            picture = setting_filename(filename, setting, number)
+            with _explained(name):
+                plot(picture, results)
+            print(f"Picture: {picture}" + (f" of {setting}" if setting else ""))
+
+
+def setting_filename(filename: str, setting: str, number: int) -> Path:
+    """Where the picture of one setting goes, such as curves_control=scratch.png.
+
+    Args:
+      filename: of the picture, as the user named it.
+      setting: its label, which ends the name; "" for the only one.
+      number: of the setting, which takes the place of a label too long for a name.
+    """
+    path = Path(filename)
+    label = re.sub(r"[^\w.,=-]+", "_", setting)
+    if len(label) > 100:
+        label = str(number)
+    return path.with_stem(f"{path.stem}_{label}") if label else path
+
+
+def _are_games(results: Sequence[dict]) -> bool:
+    return all(result.get("script") == "atari" for result in results)
+
+
+@contextlib.contextmanager
+def _explained(flag: str) -> Iterator[None]:
+    """Makes a UserError of what is raised where results lack what a flag asks for."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        lack = f"they have no {error}" if isinstance(error, KeyError) else error
+        raise commandline.UserError(
+            f"flag --{flag}: does not fit these results, as {lack}; name others or "
+            "leave the flag out"
+        ) from error
+
+
 if __name__ == "__main__":
-    FLAGS = flags.FLAGS
-    for flag, (_, what) in PICTURES.items():
-        flags.DEFINE_string(flag, None, f"{what}: a PNG file to draw.")
-        # Or a flag without its value would take, and overwrite, the next results file.
-        flags.register_validator(flag, _is_png, "name a picture that ends in .png")
-    flags.DEFINE_float(
-        "level", None, "Count generations up to this training accuracy.", 0, 1
-    )
-    flags.DEFINE_list(
-        "score_levels", ["0", "15"], "Scores of games to which agent steps are counted."
-    )
-    flags.register_validator("score_levels", _are_numbers, "separate numbers by commas")
-    commandline.run(main, with_files=True)
+    commandline.run(main, define_flags, with_files=True)

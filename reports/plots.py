@@ -1,0 +1,563 @@
+"""Plots of results: what plotting.py draws, each a PNG file."""
+
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from common.results import SCORE_EPISODES
+from reports import tables
+from reports.style import (
+    BACKGROUND,
+    INK,
+    MUTED,
+    despine,
+    save_png,
+    shade,
+    task_colour,
+)
+
+CURVE_WINDOW = 10  # recorded generations that a point of a curve is the mean of
+USAGE_NUMBERED = 24  # modules in a layer up to which each one's share is written on it
+
+Legend = Sequence[tuple[str, str]]  # lines of text, each with its colour
+
+
+# --------------------------------------------------------------------------------------
+# What is plotted
+# --------------------------------------------------------------------------------------
+
+
+def by_place(results: Sequence[dict]) -> dict[str, dict[int, list[dict]]]:
+    """Gathers, for each task name, what was recorded of it in all repeats.
+
+    Args:
+      results: repeats as in results.jsonl, each with "tasks" in learning order.
+
+    Returns:
+      By name, in order of first appearance: tasks by their places in the learning
+      order, from 0 on, ascending.
+
+    Raises:
+      ValueError: the results hold no task.
+    """
+    gathered: dict[str, dict[int, list[dict]]] = {}
+    for place, _, task in tables.learned(results):
+        gathered.setdefault(task["name"], {}).setdefault(place, []).append(task)
+    if not gathered:
+        raise ValueError("they hold no task")
+    return {name: dict(sorted(places.items())) for name, places in gathered.items()}
+
+
+def by_task(results: Sequence[dict]) -> dict[str, dict[str, list[dict]]]:
+    """As `by_place`, but only sets tasks learned first apart from those learned later.
+
+    Returns:
+      By name: {"first": the tasks that were learned first, "second": those that were
+      learned after another}, either may be empty. "second" is "later" if a repeat has
+      more than two tasks.
+
+    Raises:
+      ValueError: the results hold no task.
+    """
+    gathered = by_place(results)
+    two = all(place < 2 for places in gathered.values() for place in places)
+    return {
+        name: {
+            "first": places.get(0, []),
+            "second" if two else "later": [
+                task for place, tasks in places.items() if place > 0 for task in tasks
+            ],
+        }
+        for name, places in gathered.items()
+    }
+
+
+def module_usage(paths: np.ndarray, modules: int) -> np.ndarray:
+    """Share of the paths that use each module.
+
+    Args:
+      paths: [n, L, N] module numbers, for one path or more.
+      modules: M.
+
+    Returns:
+      [L, M] float array in [0, 1].
+    """
+    return (np.asarray(paths)[..., None] == np.arange(modules)).any(axis=2).mean(axis=0)
+
+
+def mean_curve(
+    curves: Sequence[dict],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of fitness curves, smoothed over `CURVE_WINDOW` points, and its margin.
+
+    A curve that ends earlier than others counts with its last fitness from there on.
+
+    Args:
+      curves: {"generation": [...], "fitness": [...]} each, generations ascending.
+
+    Returns:
+      (generations, mean, margin), float arrays of one length. At each generation
+      mean ± margin is the 95 % confidence interval of the mean by Student's t; the
+      margin is 0 for a single curve, which has no interval.
+    """
+    generations = np.unique(np.concatenate([curve["generation"] for curve in curves]))
+    smooth = []
+    for curve in curves:
+        fitness = np.interp(generations, curve["generation"], curve["fitness"])
+        window = np.ones(min(CURVE_WINDOW, len(fitness)))
+        # Near the ends the mean is over what lies within the window.
+        weight = np.convolve(np.ones(len(fitness)), window, "same")
+        smooth.append(np.convolve(fitness, window, "same") / weight)
+    n = len(curves)
+    margin = 0 * smooth[0]
+    if n > 1:
+        from scipy.special import stdtrit  # only here, as most runs draw no curves
+
+        error = np.std(smooth, axis=0, ddof=1) / np.sqrt(n)
+        margin = stdtrit(n - 1, 0.975) * error
+    return generations.astype(float), np.mean(smooth, axis=0), margin
+
+
+# --------------------------------------------------------------------------------------
+# Plots of supervised tasks
+# --------------------------------------------------------------------------------------
+
+
+def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """Compares generations needed by tasks learned first and second, as a PNG file.
+
+    One panel a task name: overlaid histograms with their means as dashed lines; above
+    them n, mean ± standard error, and the speedup (mean when learned first over mean
+    when learned second) with its bootstrap interval.
+
+    Args:
+      filename: the picture; an existing file is replaced.
+      results: repeats as for `by_task`.
+
+    Raises:
+      ValueError: the results hold no task.
+      OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    panels = by_task(results)
+    figure, grid = _panels(len(panels))
+    for axes, (name, groups) in zip(grid, panels.items()):
+        _draw_histograms(
+            axes,
+            name,
+            {
+                when: np.array([task["generations"] for task in tasks], float)
+                for when, tasks in groups.items()
+            },
+        )
+    save_png(filename, figure)
+
+
+def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """Compares how tasks learn first and second, as a PNG file.
+
+    One panel a task name: the winner's fitness against generations, mean over repeats
+    with its confidence band, see `mean_curve`.
+
+    Args:
+      filename: the picture; an existing file is replaced.
+      results: repeats as for `by_task`.
+
+    Raises:
+      ValueError: the results hold no task.
+      OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    panels = by_task(results)
+    figure, grid = _panels(len(panels))
+    for axes, (name, groups) in zip(grid, panels.items()):
+        for place, tasks in enumerate(groups.values()):
+            if tasks:
+                generations, mean, margin = mean_curve([t["curve"] for t in tasks])
+                # Fitness is a share, so nothing outside [0, 1] is worth its room.
+                low, high = np.clip([mean - margin, mean + margin], 0, 1)
+                colour = task_colour(place)
+                axes.fill_between(
+                    generations, low, high, color=colour, alpha=0.25, linewidth=0
+                )
+                axes.plot(generations, mean, color=colour, linewidth=1.8)
+        legend = _place_legend(groups)
+        if max(map(len, groups.values())) > 1:
+            legend.append(("band: 95 % confidence interval of the mean", MUTED))
+        _label(
+            axes,
+            f"{name}: learning curve",
+            "generation",
+            "winner's training accuracy",
+            legend,
+        )
+    save_png(filename, figure)
+
+
+def plot_accuracies(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """Compares accuracies of tasks learned first and second, as a PNG file.
+
+    One panel a task name: bars for the training accuracy of the last winner and for the
+    held-out accuracy of its path, mean ± standard error over repeats.
+
+    Args:
+      filename: the picture; an existing file is replaced.
+      results: repeats as for `by_task`.
+
+    Raises:
+      ValueError: the results hold no task.
+      OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    panels = by_task(results)
+    figure, grid = _panels(len(panels))
+    for axes, (name, groups) in zip(grid, panels.items()):
+        shown = [(p, tasks) for p, tasks in enumerate(groups.values()) if tasks]
+        for rank, (place, tasks) in enumerate(shown):
+            for spot, measure in enumerate(("fitness", "accuracy_test")):
+                x = spot + 0.42 * (rank - (len(shown) - 1) / 2)
+                values = [100 * task[measure] for task in tasks]
+                _draw_bar(axes, x, values, task_colour(place))
+        legend = _place_legend(groups)
+        if max(map(len, groups.values())) > 1:
+            legend.append(("mean ± standard error", MUTED))
+        _label(axes, f"{name}: final accuracy", "", "accuracy, %", legend)
+        axes.set(xlim=(-0.5, 1.5), ylim=(0, 112), yticks=range(0, 101, 20))
+        axes.set_xticks((0, 1), ("training images", "held-out images"))
+        axes.tick_params(axis="x", labelsize=10, labelcolor=INK, length=0)
+    save_png(filename, figure)
+
+
+def plot_usage(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """How often each module is on the best path, as a PNG file.
+
+    One panel a task name and place in the learning order: a row a layer, a column a
+    module, the darker the more repeats use it. All panels have the same scale.
+
+    Args:
+      filename: the picture; an existing file is replaced.
+      results: repeats as for `by_task`, of one grid size.
+
+    Raises:
+      ValueError: the results hold no task.
+      OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    panels = [
+        (f"{name}, learned {when}", place, [task["path"] for task in tasks])
+        for name, groups in by_task(results).items()
+        for place, (when, tasks) in enumerate(groups.items())
+        if tasks
+    ]
+    layers, modules, active = (results[0]["flags"][size] for size in "LMN")
+    shares = [module_usage(paths, modules) for _, _, paths in panels]
+    most = max(share.max() for share in shares)
+    figure, grid = _panels(len(panels), min(len(panels), 2), 1.4 + 0.36 * layers)
+    for axes, share, (title, place, paths) in zip(grid, shares, panels):
+        colour = task_colour(place)
+        _draw_usage(axes, share, most, colour)
+        chance = f"{100 * active / modules:.3g} %"
+        line = f"% of best paths that use it, n = {len(paths)} (random: {chance})"
+        legend = [(line, colour)]
+        if modules > USAGE_NUMBERED:
+            legend.append((f"full colour: {100 * most:.0f} %", MUTED))
+        _label(axes, f"{title}: use of modules", "module", "layer", legend)
+    save_png(filename, figure)
+
+
+def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """How many modules the best paths share, as a PNG file.
+
+    One panel an order of tasks: how many repeats have each overlap, its mean ± standard
+    error, and what two independent random paths would share on average.
+
+    Args:
+      filename: the picture; an existing file is replaced.
+      results: repeats as in results.jsonl, of two tasks each.
+
+    Raises:
+      ValueError: the results hold no repeat of two tasks.
+      OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    orders: dict[str, list[dict]] = {}
+    for result in results:
+        if len(result["tasks"]) == 2:
+            name = ", then ".join(task["name"] for task in result["tasks"])
+            orders.setdefault(name, []).append(result)
+    if not orders:
+        raise ValueError("they hold no repeat of two tasks")
+    figure, panels = _panels(len(orders))
+    for axes, (name, group) in zip(panels, orders.items()):
+        _draw_overlaps(axes, name, group)
+    save_png(filename, figure)
+
+
+def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """Held-out accuracy on each task after each later one, as a PNG file.
+
+    A row a task that was learned, a column a task that was tested, with the mean over
+    repeats; to the right of them the generations that each took, and the modules used
+    so far.
+
+    Args:
+      filename: the picture; an existing file is replaced.
+      results: repeats of the same tasks, as in results.jsonl.
+
+    Raises:
+      ValueError: the repeats hold no task, or not the same ones in the same order.
+      OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    names, accuracy = tables.retention(results)
+    tasks = len(names)
+    counts = {
+        title: np.mean([[task[key] for task in r["tasks"]] for r in results], axis=0)
+        for title, key in (
+            ("generations", "generations"),
+            ("modules\nso far", "modules_so_far"),
+        )
+    }
+    figure = Figure(
+        figsize=(2.6 + 0.95 * (tasks + len(counts)), 1.9 + 0.6 * tasks),
+        facecolor=BACKGROUND,
+        layout="constrained",
+    )
+    axes = figure.add_subplot()
+    _draw_matrix(axes, 100 * accuracy.mean(axis=0))
+    for column, (title, values) in enumerate(counts.items(), tasks):
+        for row, value in enumerate(values):
+            text = f"{value:.0f}"
+            axes.text(column + 0.2, row, text, ha="center", va="center", color=INK)
+        axes.text(column + 0.2, -0.62, title, ha="center", va="bottom", color=MUTED)
+    axes.set(xlim=(-0.55, tasks + len(counts)), ylim=(tasks - 0.45, -0.55))
+    axes.set_xticks(range(tasks), names, color=INK)
+    axes.set_yticks(range(tasks), [f"after {name}" for name in names], color=INK)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    repeats = f", mean of {len(results)} repeats" if len(results) > 1 else ""
+    figure.suptitle(
+        f"Held-out accuracy on each task, %{repeats}", color=INK, weight="bold"
+    )
+    save_png(filename, figure)
+
+
+# --------------------------------------------------------------------------------------
+# Plots of games
+# --------------------------------------------------------------------------------------
+
+
+def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """Compares how games are learned first and second, as a PNG file.
+
+    One panel a game: the mean return of the last `SCORE_EPISODES` episodes against
+    agent steps, a line a repeat and task; equal games lie over each other.
+
+    Args:
+      filename: the picture; an existing file is replaced.
+      results: repeats of atari_pathnet.py as in results.jsonl.
+
+    Raises:
+      ValueError: the results hold no task.
+      OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    games = by_place(results)
+    figure, panels = _panels(len(games))
+    for axes, (game, places) in zip(panels, games.items()):
+        legend = []
+        for place, tasks in places.items():
+            colour = task_colour(place)
+            legend.append((f"learned as task {place + 1}, n = {len(tasks)}", colour))
+            for task in tasks:
+                steps, scores = tables.running_score(task["curve"])
+                axes.plot(steps / 1e6, scores, color=colour, linewidth=1.6)
+        _label(
+            axes,
+            f"{game}: learning curve",
+            "million agent steps of the task",
+            f"score: mean return of {SCORE_EPISODES} episodes",
+            legend,
+        )
+    save_png(filename, figure)
+
+
+# --------------------------------------------------------------------------------------
+# Panels
+# --------------------------------------------------------------------------------------
+
+
+def _panels(
+    count: int, columns: int | None = None, height: float = 3.7
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels, about as many rows as columns by default.
+
+    `height` is that of a panel, in inches.
+    """
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    figure = Figure(
+        figsize=(max(4.6 * columns, 5), height * rows),
+        facecolor=BACKGROUND,
+        layout="constrained",
+    )
+    figure.get_layout_engine().set(h_pad=0.1)  # inches, around each panel
+    panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
+
+
+def _label(axes: Axes, title: str, xlabel: str, ylabel: str, legend: Legend) -> None:
+    """Says what a panel shows: its title, both axes, and what its colours stand for.
+
+    The legend goes between title and plot, where it hides nothing.
+    """
+    for place, (text, colour) in enumerate(reversed(legend)):
+        axes.annotate(
+            text,
+            xy=(0, 1),
+            xycoords="axes fraction",
+            xytext=(0, 9 + 15 * place),
+            textcoords="offset points",
+            color=colour,
+            fontsize=9.5,
+        )
+    axes.set_title(
+        title,
+        loc="left",
+        color=INK,
+        weight="bold",
+        fontsize=12,
+        pad=12 + 15 * len(legend),
+    )
+    axes.set_xlabel(xlabel, color=INK)
+    axes.set_ylabel(ylabel, color=INK)
+    despine(axes)
+
+
+def _place_legend(groups: dict[str, list]) -> list[tuple[str, str]]:
+    """Lines for `_label` that set a task learned first apart from it learned later."""
+    return [
+        (f"learned {when}, n = {len(tasks)}", task_colour(place))
+        for place, (when, tasks) in enumerate(groups.items())
+        if tasks
+    ]
+
+
+def _draw_bar(axes: Axes, x: float, values: Sequence[float], colour: str) -> None:
+    """A bar for the mean of values in percent, with its standard error if there is one."""
+    mean, error = tables.mean_and_error(values)
+    has_error = np.isfinite(error)
+    axes.bar(
+        x,
+        mean,
+        width=0.38,
+        color=colour,
+        alpha=0.6,
+        yerr=error if has_error else None,
+        error_kw={"ecolor": INK, "elinewidth": 1.2, "capsize": 3},
+    )
+    axes.text(
+        x,
+        mean + (error if has_error else 0) + 1.5,
+        f"{mean:.2f} ± {error:.2f}" if has_error else f"{mean:.2f}",
+        ha="center",
+        color=colour,
+        fontsize=8,
+    )
+
+
+def _draw_usage(axes: Axes, share: np.ndarray, most: float, colour: str) -> None:
+    """Fills one panel of `plot_usage`: [L, M] shares, from 0 to `most` in full colour."""
+    layers, modules = share.shape
+    numbered = modules <= USAGE_NUMBERED
+    axes.pcolormesh(
+        np.arange(modules + 1) - 0.5,
+        np.arange(layers + 1) + 0.5,
+        shade(share.ravel() / most, colour).reshape(layers, modules, 3),
+        edgecolors=BACKGROUND,
+        linewidth=1.5 if numbered else 0,
+    )
+    if numbered:
+        for layer, module in np.ndindex(layers, modules):
+            axes.text(
+                module,
+                layer + 1,
+                f"{100 * share[layer, module]:.0f}",
+                ha="center",
+                va="center",
+                color=BACKGROUND if share[layer, module] > 0.55 * most else INK,
+                fontsize=8.5 if modules <= 12 else 6.5,
+            )
+    # Modules count from 0, as in the recorded paths, and layers from 1, on top.
+    most_ticks = modules if numbered else 8
+    axes.xaxis.set_major_locator(MaxNLocator(most_ticks, integer=True))
+    axes.set_yticks(range(1, layers + 1))
+    axes.set_ylim(layers + 0.5, 0.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _draw_histograms(axes: Axes, name: str, groups: dict[str, np.ndarray]) -> None:
+    """Fills one panel of `plot_generations`; groups as in `by_task`."""
+    edges = np.histogram_bin_edges(np.concatenate([*groups.values()]), bins="rice")
+    legend = []
+    for place, (when, values) in enumerate(groups.items()):
+        if len(values) == 0:
+            continue
+        colour = task_colour(place)
+        mean, error = tables.mean_and_error(values)
+        # A translucent fill under a full outline keeps both histograms readable.
+        axes.hist(values, edges, color=colour, alpha=0.3)
+        axes.hist(values, edges, histtype="step", color=colour, linewidth=1.5)
+        axes.axvline(mean, color=colour, linestyle="--", linewidth=1.8)
+        spread = f" ± {error:.1f}" if np.isfinite(error) else ""
+        line = f"learned {when}: {mean:.1f}{spread} generations, n = {len(values)}"
+        legend.append((line, colour))
+    speedup = tables.speedup_text(*groups.values(), paired=False)
+    if "[" in speedup:
+        legend.append(("± standard error, [95 % confidence interval]", MUTED))
+    _label(
+        axes,
+        f"{name}: speedup {speedup}" if speedup else f"{name}: generations needed",
+        "generations",
+        "repeats",
+        legend,
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def _draw_overlaps(axes: Axes, name: str, results: Sequence[dict]) -> None:
+    """Fills one panel of `plot_overlaps`: results of one order of tasks."""
+    overlaps = np.array([result["overlap"] for result in results])
+    sizes = results[0]["flags"]
+    most = sizes["L"] * sizes["N"]
+    counts = np.bincount(overlaps, minlength=most + 1)
+    axes.bar(range(most + 1), counts, color=task_colour(0), alpha=0.6, width=0.8)
+    mean, error = tables.mean_and_error(overlaps)
+    spread = f" ± {error:.2f}" if np.isfinite(error) else ""
+    axes.axvline(mean, color=task_colour(0), linestyle="--", linewidth=1.8)
+    chance = sizes["L"] * sizes["N"] ** 2 / sizes["M"]
+    axes.axvline(chance, color=MUTED, linestyle=":", linewidth=1.8)
+    legend = (
+        (f"mean {mean:.2f}{spread}, n = {len(results)}", task_colour(0)),
+        (f"two random paths: {chance:.2f}", MUTED),
+    )
+    _label(axes, f"{name}: overlap", f"modules shared, of {most}", "repeats", legend)
+    axes.set_xticks(range(most + 1))
+    axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def _draw_matrix(axes: Axes, percent: np.ndarray) -> None:
+    """Draws a coloured, numbered cell for each finite value of a [rows, columns] array."""
+    finite = np.isfinite(percent)
+    low, high = percent[finite].min(), percent[finite].max()
+    for row, column in zip(*np.nonzero(finite)):
+        # From half of the colour on, so that white text can be read on all of them.
+        share = 0.55 + 0.45 * (percent[row, column] - low) / max(high - low, 1e-9)
+        colour = shade(np.array([share]), task_colour(0))[0]
+        axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, color=colour))
+        text = f"{percent[row, column]:.2f}"
+        axes.text(column, row, text, ha="center", va="center", color=BACKGROUND)
