@@ -21,30 +21,30 @@ from common import results as results_files
 from reports import plots, tables
 from supervised import settings as supervised_settings
 
-# By the flag that names the file.
+# By the flag that names the file: what draws it, and what it shows.
 PICTURES = {
     "generations": (
         plots.plot_generations,
-        "Histograms of the generations that each task took, learned first and second",
+        "histograms of the generations that each task took, learned first and second",
     ),
     "curves": (
         plots.plot_curves,
-        "Training accuracy over generations, learned first and second",
+        "training accuracy over generations, learned first and second",
     ),
     "accuracies": (
         plots.plot_accuracies,
-        "Training and held-out accuracy of each task when it was done",
+        "training and held-out accuracy of each task when it was done",
     ),
-    "usage": (plots.plot_usage, "How often each module is on the best path"),
+    "usage": (plots.plot_usage, "how often each module is on the best path"),
     "overlaps": (
         plots.plot_overlaps,
-        "Histograms of how many modules the best paths share",
+        "histograms of how many modules the best paths share",
     ),
     "retention": (
         plots.plot_retention,
-        "How well each task is remembered after the later ones; prints it as well",
+        "how well each task is remembered after the later ones, also printed",
     ),
-    "scores": (plots.plot_scores, "Scores of Atari games over agent steps"),
+    "scores": (plots.plot_scores, "scores of Atari games over agent steps"),
 }
 
 
@@ -67,7 +67,7 @@ def define_flags() -> None:
     """Defines the flags of this command."""
     with commandline.flag_group("Pictures", commandline.PLACE):
         for name, (_, what) in PICTURES.items():
-            flags.DEFINE_string(name, None, f"{what}: a PNG file to draw.")
+            flags.DEFINE_string(name, None, f"PNG file to draw: {what}.")
             # Or a flag without its value would take, and overwrite, the next results file.
             flags.register_validator(name, _is_png, "name a picture that ends in .png")
     with commandline.flag_group("Tables", commandline.PLACE):

@@ -91,9 +91,7 @@ def decided_by(define_flags: Callable[[], None]) -> dict[str, str]:
         _groups[:] = groups
 
 
-def run(
-    main: Callable, define_flags: Callable = lambda: None, with_files=False
-) -> None:
+def run(main: Callable, define_flags: Callable = lambda: None, with_files=False) -> None:
     """Runs a script: `main()` with its flags parsed, mistakes told in one line.
 
     With `with_files`, the arguments that are no flags are given to main as a list.
