@@ -851,17 +851,20 @@ def _sums(kernel, x):
     return tf.reduce_sum(kernel[..., None] * x[:, None], 2)
 
 
-@tf.custom_gradient
 def _times(kernel, x):
     """`_sums`, but for the gradients, which are faster as matrix products."""
 
-    def gradients(error):
-        return (
-            tf.matmul(error, x, transpose_b=True),
-            tf.matmul(kernel, error, transpose_a=True),
-        )
+    @tf.custom_gradient
+    def times(kernel, x):
+        def gradients(error):
+            return (
+                tf.matmul(error, x, transpose_b=True),
+                tf.matmul(kernel, error, transpose_a=True),
+            )
 
-    return _sums(kernel, x), gradients
+        return _sums(kernel, x), gradients
+
+    return times(kernel, x)
 
 
 def _stored(x, one):
@@ -898,7 +901,7 @@ def _layer(x, kernel, bias, relu_gain, skip_gain, times=tf.matmul):
 def show(folder, picture=None):
     """Prints what a folder of --save_dir holds and draws it; raises what reading does."""
     from common import checkpoint
-    from reports import pictures
+    from reports.paths import draw_paths
 
     network = checkpoint.read_network(folder)
     flags, used = network.flags, np.zeros_like(network.fixed_path)
@@ -915,7 +918,7 @@ def show(folder, picture=None):
     free = ", ".join(str(int(count)) for count in flags["M"] - used.sum(1))
     print(f"{int(used.sum())} of {used.size} modules used; free in each layer: {free}")
     picture = picture or os.path.join(folder, "paths.png")
-    pictures.draw_paths(
+    draw_paths(
         picture,
         geopaths,
         [task["title"] for task in network.tasks],

@@ -1,111 +1,87 @@
-"""Figures of results: tables and pictures made of any number of results files.
+"""Tables and pictures made of any number of results files.
 
     python plotting.py logs/*/results.jsonl --generations=generations.png
 
-prints a table of all results and draws what the flags name, each into its own file:
-
-    --generations   the generations that each task took, learned first and second
-    --curves        how training accuracy grew over them
-    --accuracies    training and held-out accuracy when the task was done
-    --usage         how often each module is on the best path
-    --overlaps      how many modules the best paths share
-    --retention     how well each task is remembered after the later ones
-    --scores        scores of Atari games over agent steps
+prints a table of all results and draws each picture that a flag names. Results of
+several settings, such as --control makes, have a table and a picture each.
 """
 
 import contextlib
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from absl import flags
 
+from atari import settings as atari_settings
 from common import commandline
-from common import results as recorded
-from reports import plots
+from common import results as results_files
+from reports import plots, tables
+from supervised import settings as supervised_settings
 
-FLAGS = flags.FLAGS
-
-# By the flag that names the file.
+# By the flag that names the file: what draws it, and what it shows.
 PICTURES = {
-    "generations": (plots.plot_generations, "Histograms of generations"),
-    "curves": (plots.plot_curves, "Learning curves"),
-    "accuracies": (plots.plot_accuracies, "Training and held-out accuracies"),
-    "usage": (plots.plot_usage, "How often each module is on the best path"),
-    "overlaps": (plots.plot_overlaps, "Histograms of the overlap"),
-    "retention": (plots.plot_retention, "Retention matrix"),
-    "scores": (plots.plot_scores, "Scores of Atari games"),
+    "generations": (
+        plots.plot_generations,
+        "histograms of the generations that each task took, learned first and second",
+    ),
+    "curves": (
+        plots.plot_curves,
+        "training accuracy over generations, learned first and second",
+    ),
+    "accuracies": (
+        plots.plot_accuracies,
+        "training and held-out accuracy of each task when it was done",
+    ),
+    "usage": (plots.plot_usage, "how often each module is on the best path"),
+    "overlaps": (
+        plots.plot_overlaps,
+        "histograms of how many modules the best paths share",
+    ),
+    "retention": (
+        plots.plot_retention,
+        "how well each task is remembered after the later ones, also printed",
+    ),
+    "scores": (plots.plot_scores, "scores of Atari games over agent steps"),
 }
 
 
-def setting_filename(filename: str, setting: str, number: int) -> Path:
-    """Where the picture of one setting goes, such as curves_control=scratch.png.
+@dataclass(frozen=True)
+class Options:
+    """What the user asks for.
 
-    Args:
-        setting: its label, which ends the name; "" for the only one.
-        number: of the setting, which takes the place of a label too long for a name.
+    Attributes:
+      level: training accuracy up to which generations are counted, or None.
+      score_levels: scores of games up to which agent steps are counted.
+      pictures: file names by flag, of the pictures to draw.
     """
-    path = Path(filename)
-    label = re.sub(r"[^\w.,=-]+", "_", setting)
-    if len(label) > 100:
-        label = str(number)
-    return path.with_stem(f"{path.stem}_{label}") if label else path
+
+    level: float | None
+    score_levels: tuple[float, ...]
+    pictures: dict[str, str]
 
 
-def main(filenames: Sequence[str]) -> None:
-    """Prints a table for each setting in the results files, and draws the pictures."""
-    if not filenames:
-        raise commandline.UserError("name one or more results.jsonl files")
-    results = recorded.read(filenames)
-    if not results:
-        raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
-    levels = [float(level) for level in FLAGS.score_levels]
-    settings = recorded.by_setting(results)
-    for setting, group in settings.items():
-        with _telling("level"):
-            table = (
-                recorded.score_table(group, levels)
-                if _of_games(group)
-                else recorded.table(group, FLAGS.level)
-            )
-        print(f"{setting}\n\n{table}\n".lstrip())
-        if FLAGS.retention:
-            with _telling("retention"):
-                print(f"{recorded.retention_table(group)}\n")
-    for setting, group in recorded.by_setting(results, ignored={"control"}).items():
-        if len({result.get("control", "pathnet") for result in group}) > 1:
-            table = (
-                recorded.score_control_table(group, levels)
-                if _of_games(group)
-                else recorded.control_table(group)
-            )
-            print(f"{setting}\n\n{table}\n".lstrip())
-    for flag, (plot, _) in PICTURES.items():
-        if not FLAGS[flag].value:
-            continue
-        for number, (setting, group) in enumerate(settings.items(), 1):
-            picture = setting_filename(FLAGS[flag].value, setting, number)
-            with _telling(flag):
-                plot(picture, group)
-            print(f"Picture: {picture}" + (f" of {setting}" if setting else ""))
-
-
-def _of_games(results: Sequence[dict]) -> bool:
-    return all(result.get("script") == "atari" for result in results)
-
-
-@contextlib.contextmanager
-def _telling(flag: str) -> Iterator[None]:
-    """Tells the user if the results lack what a flag asks for."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        lack = f"they have no {error}" if isinstance(error, KeyError) else error
-        raise commandline.UserError(
-            f"flag --{flag}: does not fit these results, as {lack}; name others or "
-            "leave the flag out"
-        ) from error
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    with commandline.flag_group("Pictures", commandline.PLACE):
+        for name, (_, what) in PICTURES.items():
+            flags.DEFINE_string(name, None, f"PNG file to draw: {what}.")
+            # Or a flag without its value would take, and overwrite, the next results file.
+            flags.register_validator(name, _is_png, "name a picture that ends in .png")
+    with commandline.flag_group("Tables", commandline.PLACE):
+        flags.DEFINE_float(
+            "level", None, "Count generations up to this training accuracy.", 0, 1
+        )
+        flags.DEFINE_list(
+            "score_levels",
+            ["0", "15"],
+            "Scores of games up to which agent steps are counted.",
+        )
+        flags.register_validator(
+            "score_levels", _are_numbers, "separate numbers by commas"
+        )
 
 
 def _is_png(filename: str | None) -> bool:
@@ -120,27 +96,129 @@ def _are_numbers(values: Sequence[str]) -> bool:
         return False
 
 
-def define_flags() -> None:
-    with commandline.flag_group("Pictures", commandline.PLACE):
-        for flag, (_, what) in PICTURES.items():
-            flags.DEFINE_string(flag, None, f"{what}: a PNG file to draw.")
-            # Or a flag without its value would take, and overwrite, the next results file.
-            flags.register_validator(flag, _is_png, "name a picture that ends in .png")
-    with commandline.flag_group("Tables", commandline.PLACE):
-        flags.DEFINE_float(
-            "level",
-            None,
-            "Training accuracy up to which generations are counted, in place of those "
-            "until the task ended.",
-            0,
-            1,
+def _options() -> Options:
+    """The flags of this command."""
+    values = commandline.flag_values()
+    return Options(
+        level=values["level"],
+        score_levels=tuple(map(float, values["score_levels"])),
+        pictures={name: values[name] for name in PICTURES if values[name]},
+    )
+
+
+def not_settings() -> set[str]:
+    """Names of the task scripts' flags that make no setting, but tell its repeats apart.
+
+    What is learned in which order, which repeats are, and where files lie.
+    """
+    not_setting = {commandline.TASKS, commandline.REPEAT, commandline.PLACE}
+    return {
+        name
+        for define in (
+            supervised_settings.define_binary_mnist_flags,
+            supervised_settings.define_cifar_svhn_flags,
+            atari_settings.define_flags,
         )
-        flags.DEFINE_list(
-            "score_levels",
-            ["0", "15"],
-            "Scores of games up to which agent steps are counted.",
-        )
-    flags.register_validator("score_levels", _are_numbers, "separate numbers by commas")
+        for name, decides in commandline.decided_by(define).items()
+        if decides in not_setting
+    }
+
+
+def main(filenames: Sequence[str]) -> None:
+    """Prints a table for each setting in the results files, and draws the pictures.
+
+    Args:
+      filenames: of the results files.
+
+    Raises:
+      UserError: the files are none, hold nothing, or lack what a flag asks for.
+      OSError: a file cannot be read, or a picture cannot be written.
+    """
+    options = _options()
+    if not filenames:
+        raise commandline.UserError("name one or more results.jsonl files")
+    results = results_files.read(filenames)
+    if not results:
+        raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
+    names = not_settings()
+    settings = tables.by_setting(results, names)
+    _print_tables(settings, options)
+    _print_control_tables(tables.by_setting(results, names, {"control"}), options)
+    _draw_pictures(settings, options)
+
+
+def _print_tables(settings: dict[str, list[dict]], options: Options) -> None:
+    """Prints the table of each setting, and what is remembered if that is drawn."""
+    for setting, results in settings.items():
+        with _explained("level"):
+            table = (
+                tables.score_table(results, options.score_levels)
+                if _are_games(results)
+                else tables.table(results, options.level)
+            )
+        _print_table(setting, table)
+        if "retention" in options.pictures:
+            with _explained("retention"):
+                _print_table("", tables.retention_table(results))
+
+
+def _print_control_tables(settings: dict[str, list[dict]], options: Options) -> None:
+    """Prints a comparison of the controls where a setting has several."""
+    for setting, results in settings.items():
+        if len({result.get("control", "pathnet") for result in results}) > 1:
+            table = (
+                tables.score_control_table(results, options.score_levels)
+                if _are_games(results)
+                else tables.control_table(results)
+            )
+            _print_table(setting, table)
+
+
+def _print_table(setting: str, table: str) -> None:
+    print(f"{setting}\n\n{table}\n".lstrip())
+
+
+def _draw_pictures(settings: dict[str, list[dict]], options: Options) -> None:
+    """Draws each picture that was asked for, one a setting."""
+    for name, filename in options.pictures.items():
+        plot, _ = PICTURES[name]
+        for number, (setting, results) in enumerate(settings.items(), 1):
+            picture = setting_filename(filename, setting, number)
+            with _explained(name):
+                plot(picture, results)
+            print(f"Picture: {picture}" + (f" of {setting}" if setting else ""))
+
+
+def setting_filename(filename: str, setting: str, number: int) -> Path:
+    """Where the picture of one setting goes, such as curves_control=scratch.png.
+
+    Args:
+      filename: of the picture, as the user named it.
+      setting: its label, which ends the name; "" for the only one.
+      number: of the setting, which takes the place of a label too long for a name.
+    """
+    path = Path(filename)
+    label = re.sub(r"[^\w.,=-]+", "_", setting)
+    if len(label) > 100:
+        label = str(number)
+    return path.with_stem(f"{path.stem}_{label}") if label else path
+
+
+def _are_games(results: Sequence[dict]) -> bool:
+    return all(result.get("script") == "atari" for result in results)
+
+
+@contextlib.contextmanager
+def _explained(flag: str) -> Iterator[None]:
+    """Makes a UserError of what is raised where results lack what a flag asks for."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        lack = f"they have no {error}" if isinstance(error, KeyError) else error
+        raise commandline.UserError(
+            f"flag --{flag}: does not fit these results, as {lack}; name others or "
+            "leave the flag out"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from common import checkpoint, folders, results
 from common import events as recording
 from common import tf1 as tf
 from common.commandline import UserError, say
-from reports import pictures
+from reports.paths import draw_paths, population_image
 
 UNSET = -1000.0  # score of an actor that has not finished an episode on its path
 BINS = 1000  # of agent steps, in which the curve of a task is kept
@@ -481,7 +481,7 @@ class GaWorker:
                 "overlap": pathnet.overlap(*geopaths[-2:]) if len(geopaths) > 1 else None,
             },
         )  # fmt: skip
-        pictures.draw_paths(
+        draw_paths(
             os.path.join(self._settings.folder, "paths.png"),
             geopaths,
             list(self._settings.games),
@@ -522,7 +522,7 @@ class GaWorker:
         self._events.scalars(steps, values)
         if moment - self._pictured > IMAGE_SECONDS:
             self._pictured = moment
-            picture = pictures.population_image(geopaths)
+            picture = population_image(geopaths)
             self._events.image(steps, "evolution/population", picture)
         _write_json(
             os.path.join(self._settings.folder, "status.json"),

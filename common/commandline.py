@@ -18,7 +18,10 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 
-from absl import flags
+from absl import flags, logging  # noqa: F401
+
+# absl.logging has a log_dir of its own, which a script's replaces. It is imported here,
+# before that: TensorFlow imports it, too, and its log_dir would replace the script's.
 
 # What a flag decides: every flag has exactly one of these. `results` groups repeats by
 # the first two, a batch must agree in all but the last two, and a saved network keeps
@@ -56,7 +59,7 @@ def flag_group(title: str, decides: str) -> Iterator[None]:
     """Within it flags are defined; they become a group. Groups do not nest."""
     before = {name: flags.FLAGS[name] for name in flags.FLAGS}
     yield
-    # Some libraries define a log_dir of theirs, which a script's own replaces.
+    # A flag that replaces another one of its name belongs to the group, too.
     names = tuple(n for n in flags.FLAGS if flags.FLAGS[n] is not before.get(n))
     _groups.append(FlagGroup(title, decides, names))
 

@@ -1,4 +1,7 @@
-"""What a run leaves on disk: a folder of its own, with TensorBoard events."""
+"""TensorBoard events: curves, images and texts of a run, in its folder.
+
+Importing this module does not load TensorFlow; its first use does.
+"""
 
 import contextlib
 import errno
@@ -7,24 +10,18 @@ import itertools
 import os
 import platform
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
 
 from common import tf1 as tf
 
-FLUSH_SECONDS = 5
-
-# What TensorFlow calls the failures of a file system.
-ERRNO = {
-    tf.errors.RESOURCE_EXHAUSTED: errno.ENOSPC,
-    tf.errors.PERMISSION_DENIED: errno.EACCES,
-    tf.errors.NOT_FOUND: errno.ENOENT,
-}
+FLUSH_SECONDS = 5  # after which what was added is handed to the operating system
 
 
-def versions():
-    """Versions that a result depends on, by name."""
+def versions() -> dict[str, str]:
+    """Versions that a result depends on, by the name of the software."""
     return {
         "python": platform.python_version(),
         "tensorflow": tf.version.VERSION,
@@ -32,7 +29,7 @@ def versions():
     }
 
 
-def is_logged(step):
+def is_logged(step: int) -> bool:
     """Whether a curve keeps this step (from 1 on): all up to 1,000, then ever fewer.
 
     900 steps a decade from there on, so that the files of endless runs stay small and a
@@ -47,12 +44,21 @@ def is_logged(step):
 class Events:
     """TensorBoard events of one run (or repeat), in a folder.
 
-    An events file is a TFRecord file; written as such, and not by a thread behind the
-    scenes, so that a full disk is known when it happens. All methods raise OSError, with
-    the file's name, if something cannot be written.
+    An events file is a TFRecord file. It is written as such here, and not by
+    TensorFlow's summary writer, whose thread would notice a full disk too late.
+
+    All methods raise OSError, with the file's name, if something cannot be written.
     """
 
-    def __init__(self, folder, graph=None):
+    def __init__(
+        self, folder: str | os.PathLike, graph: "tf.Graph | None" = None
+    ) -> None:
+        """Starts a new file of events next to those of earlier processes.
+
+        Args:
+          folder: is made if there is none.
+          graph: is shown by TensorBoard, if given.
+        """
         os.makedirs(folder, exist_ok=True)
         self._filename = _new_filename(folder)
         self._flushed = time.monotonic()
@@ -63,14 +69,14 @@ class Events:
             definition = graph.as_graph_def(add_shapes=True)
             self._write(tf.Event(graph_def=definition.SerializeToString()))
 
-    def scalars(self, step, values):
-        """Values by tag, at a step."""
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds values by tag, at a step."""
         self._add(
             step, [{"tag": t, "simple_value": float(v)} for t, v in values.items()]
         )
 
-    def image(self, step, tag, pixels):
-        """An image, uint8 [height, width, 3]."""
+    def image(self, step: int, tag: str, pixels: np.ndarray) -> None:
+        """Adds an image, uint8 [height, width, 3], at a step."""
         height, width, _ = pixels.shape
         png = io.BytesIO()
         Image.fromarray(pixels).save(png, format="PNG")
@@ -82,21 +88,22 @@ class Events:
         )
         self._add(step, [{"tag": tag, "image": picture}])
 
-    def text(self, tag, markdown):
-        """A text, shown as Markdown."""
+    def text(self, tag: str, markdown: str) -> None:
+        """Adds a text, which TensorBoard shows as Markdown."""
         metadata = tf.SummaryMetadata(
             plugin_data=tf.SummaryMetadata.PluginData(plugin_name="text")
         )
         tensor = tf.make_tensor_proto(markdown, dtype=tf.string)
         self._add(0, [{"tag": tag, "metadata": metadata, "tensor": tensor}])
 
-    def flush(self):
+    def flush(self) -> None:
         """Hands over what was added so far: a kill of this process cannot lose it."""
         with self._errors_as_os_error():
             self._records.flush()
         self._flushed = time.monotonic()
 
-    def close(self):
+    def close(self) -> None:
+        """Hands over all that was added, and ends the file."""
         with self._errors_as_os_error():
             self._records.close()
 
@@ -117,12 +124,22 @@ class Events:
         try:
             yield
         except tf.errors.OpError as error:
-            code = ERRNO.get(error.error_code, errno.EIO)
+            code = _errno(error)
             raise OSError(code, os.strerror(code), self._filename) from error
 
 
+def _errno(error: "tf.errors.OpError") -> int:
+    """The operating system's number for what TensorFlow calls a file system's failure."""
+    numbers = {
+        tf.errors.RESOURCE_EXHAUSTED: errno.ENOSPC,
+        tf.errors.PERMISSION_DENIED: errno.EACCES,
+        tf.errors.NOT_FOUND: errno.ENOENT,
+    }
+    return numbers.get(error.error_code, errno.EIO)
+
+
 def _new_filename(folder):
-    """A file of events beside those of earlier processes, which stay as they are."""
+    """The name of a new file of events; those of earlier processes stay as they are."""
     for second in itertools.count(int(time.time())):
         name = f"events.out.tfevents.{second}.{platform.node()}"
         filename = os.path.join(folder, name)
@@ -130,7 +147,7 @@ def _new_filename(folder):
             return filename
 
 
-def as_markdown(values):
-    """Flags by name as a table for `Events.text`."""
+def as_markdown(values: Mapping[str, object]) -> str:
+    """A table of flags and their values by name, for `Events.text`."""
     rows = [f"| {name} | {value} |" for name, value in values.items()]
     return "\n".join(["| flag | value |", "| --- | --- |", *rows])

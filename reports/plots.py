@@ -1,4 +1,4 @@
-"""Pictures of results: how tasks were learned, first and after others."""
+"""Plots of results: what plotting.py draws, each a PNG file."""
 
 import math
 import os
@@ -10,28 +10,44 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from common import results as recorded
-from reports.pictures import BACKGROUND, INK, MUTED, quiet, save_png, shade, task_colour
+from common.results import SCORE_EPISODES
+from reports import tables
+from reports.style import (
+    BACKGROUND,
+    INK,
+    MUTED,
+    despine,
+    save_png,
+    shade,
+    task_colour,
+)
 
 CURVE_WINDOW = 10  # recorded generations that a point of a curve is the mean of
 USAGE_NUMBERED = 24  # modules in a layer up to which each one's share is written on it
+
+Legend = Sequence[tuple[str, str]]  # lines of text, each with its colour
+
+
+# --------------------------------------------------------------------------------------
+# What is plotted
+# --------------------------------------------------------------------------------------
 
 
 def by_place(results: Sequence[dict]) -> dict[str, dict[int, list[dict]]]:
     """Gathers, for each task name, what was recorded of it in all repeats.
 
     Args:
-        results: repeats as in results.jsonl, each with "tasks" in learning order.
+      results: repeats as in results.jsonl, each with "tasks" in learning order.
 
     Returns:
-        By name, in order of first appearance: tasks by their places in the learning
-        order, from 0 on, ascending.
+      By name, in order of first appearance: tasks by their places in the learning
+      order, from 0 on, ascending.
 
     Raises:
-        ValueError: the results hold no task.
+      ValueError: the results hold no task.
     """
     gathered: dict[str, dict[int, list[dict]]] = {}
-    for place, _, task in recorded.learned(results):
+    for place, _, task in tables.learned(results):
         gathered.setdefault(task["name"], {}).setdefault(place, []).append(task)
     if not gathered:
         raise ValueError("they hold no task")
@@ -39,15 +55,15 @@ def by_place(results: Sequence[dict]) -> dict[str, dict[int, list[dict]]]:
 
 
 def by_task(results: Sequence[dict]) -> dict[str, dict[str, list[dict]]]:
-    """As `by_place`, but tells only tasks learned first from those learned later.
+    """As `by_place`, but only sets tasks learned first apart from those learned later.
 
     Returns:
-        By name: {"first": the tasks that were learned first, "second": those that were
-        learned after another}, either may be empty. "second" is "later" if a repeat has
-        more than two tasks.
+      By name: {"first": the tasks that were learned first, "second": those that were
+      learned after another}, either may be empty. "second" is "later" if a repeat has
+      more than two tasks.
 
     Raises:
-        ValueError: the results hold no task.
+      ValueError: the results hold no task.
     """
     gathered = by_place(results)
     two = all(place < 2 for places in gathered.values() for place in places)
@@ -62,6 +78,57 @@ def by_task(results: Sequence[dict]) -> dict[str, dict[str, list[dict]]]:
     }
 
 
+def module_usage(paths: np.ndarray, modules: int) -> np.ndarray:
+    """Share of the paths that use each module.
+
+    Args:
+      paths: [n, L, N] module numbers, for one path or more.
+      modules: M.
+
+    Returns:
+      [L, M] float array in [0, 1].
+    """
+    return (np.asarray(paths)[..., None] == np.arange(modules)).any(axis=2).mean(axis=0)
+
+
+def mean_curve(
+    curves: Sequence[dict],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of fitness curves, smoothed over `CURVE_WINDOW` points, and its margin.
+
+    A curve that ends earlier than others counts with its last fitness from there on.
+
+    Args:
+      curves: {"generation": [...], "fitness": [...]} each, generations ascending.
+
+    Returns:
+      (generations, mean, margin), float arrays of one length. At each generation
+      mean ± margin is the 95 % confidence interval of the mean by Student's t; the
+      margin is 0 for a single curve, which has no interval.
+    """
+    generations = np.unique(np.concatenate([curve["generation"] for curve in curves]))
+    smooth = []
+    for curve in curves:
+        fitness = np.interp(generations, curve["generation"], curve["fitness"])
+        window = np.ones(min(CURVE_WINDOW, len(fitness)))
+        # Near the ends the mean is over what lies within the window.
+        weight = np.convolve(np.ones(len(fitness)), window, "same")
+        smooth.append(np.convolve(fitness, window, "same") / weight)
+    n = len(curves)
+    margin = 0 * smooth[0]
+    if n > 1:
+        from scipy.special import stdtrit  # only here, as most runs draw no curves
+
+        error = np.std(smooth, axis=0, ddof=1) / np.sqrt(n)
+        margin = stdtrit(n - 1, 0.975) * error
+    return generations.astype(float), np.mean(smooth, axis=0), margin
+
+
+# --------------------------------------------------------------------------------------
+# Plots of supervised tasks
+# --------------------------------------------------------------------------------------
+
+
 def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """Compares generations needed by tasks learned first and second, as a PNG file.
 
@@ -70,12 +137,12 @@ def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> No
     when learned second) with its bootstrap interval.
 
     Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats as for `by_task`.
+      filename: the picture; an existing file is replaced.
+      results: repeats as for `by_task`.
 
     Raises:
-        ValueError: the results hold no task.
-        OSError: the file cannot be written; an existing one then stays as it was.
+      ValueError: the results hold no task.
+      OSError: the file cannot be written; an existing one then stays as it was.
     """
     panels = by_task(results)
     figure, grid = _panels(len(panels))
@@ -98,12 +165,12 @@ def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     with its confidence band, see `mean_curve`.
 
     Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats as for `by_task`.
+      filename: the picture; an existing file is replaced.
+      results: repeats as for `by_task`.
 
     Raises:
-        ValueError: the results hold no task.
-        OSError: the file cannot be written; an existing one then stays as it was.
+      ValueError: the results hold no task.
+      OSError: the file cannot be written; an existing one then stays as it was.
     """
     panels = by_task(results)
     figure, grid = _panels(len(panels))
@@ -118,15 +185,15 @@ def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
                     generations, low, high, color=colour, alpha=0.25, linewidth=0
                 )
                 axes.plot(generations, mean, color=colour, linewidth=1.8)
-        key = _place_key(groups)
+        legend = _place_legend(groups)
         if max(map(len, groups.values())) > 1:
-            key.append(("band: 95 % confidence interval of the mean", MUTED))
+            legend.append(("band: 95 % confidence interval of the mean", MUTED))
         _label(
             axes,
             f"{name}: learning curve",
             "generation",
             "winner's training accuracy",
-            key,
+            legend,
         )
     save_png(filename, figure)
 
@@ -138,12 +205,12 @@ def plot_accuracies(filename: str | os.PathLike, results: Sequence[dict]) -> Non
     held-out accuracy of its path, mean ± standard error over repeats.
 
     Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats as for `by_task`.
+      filename: the picture; an existing file is replaced.
+      results: repeats as for `by_task`.
 
     Raises:
-        ValueError: the results hold no task.
-        OSError: the file cannot be written; an existing one then stays as it was.
+      ValueError: the results hold no task.
+      OSError: the file cannot be written; an existing one then stays as it was.
     """
     panels = by_task(results)
     figure, grid = _panels(len(panels))
@@ -154,27 +221,14 @@ def plot_accuracies(filename: str | os.PathLike, results: Sequence[dict]) -> Non
                 x = spot + 0.42 * (rank - (len(shown) - 1) / 2)
                 values = [100 * task[measure] for task in tasks]
                 _draw_bar(axes, x, values, task_colour(place))
-        key = _place_key(groups)
+        legend = _place_legend(groups)
         if max(map(len, groups.values())) > 1:
-            key.append(("mean ± standard error", MUTED))
-        _label(axes, f"{name}: final accuracy", "", "accuracy, %", key)
+            legend.append(("mean ± standard error", MUTED))
+        _label(axes, f"{name}: final accuracy", "", "accuracy, %", legend)
         axes.set(xlim=(-0.5, 1.5), ylim=(0, 112), yticks=range(0, 101, 20))
         axes.set_xticks((0, 1), ("training images", "held-out images"))
         axes.tick_params(axis="x", labelsize=10, labelcolor=INK, length=0)
     save_png(filename, figure)
-
-
-def module_usage(paths: np.ndarray, modules: int) -> np.ndarray:
-    """Share of the paths that use each module.
-
-    Args:
-        paths: [n, L, N] module numbers, for one path or more.
-        modules: M.
-
-    Returns:
-        [L, M] float array in [0, 1].
-    """
-    return (np.asarray(paths)[..., None] == np.arange(modules)).any(axis=2).mean(axis=0)
 
 
 def plot_usage(filename: str | os.PathLike, results: Sequence[dict]) -> None:
@@ -184,12 +238,12 @@ def plot_usage(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     module, the darker the more repeats use it. All panels have the same scale.
 
     Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats as for `by_task`, of one grid size.
+      filename: the picture; an existing file is replaced.
+      results: repeats as for `by_task`, of one grid size.
 
     Raises:
-        ValueError: the results hold no task.
-        OSError: the file cannot be written; an existing one then stays as it was.
+      ValueError: the results hold no task.
+      OSError: the file cannot be written; an existing one then stays as it was.
     """
     panels = [
         (f"{name}, learned {when}", place, [task["path"] for task in tasks])
@@ -206,45 +260,10 @@ def plot_usage(filename: str | os.PathLike, results: Sequence[dict]) -> None:
         _draw_usage(axes, share, most, colour)
         chance = f"{100 * active / modules:.3g} %"
         line = f"% of best paths that use it, n = {len(paths)} (random: {chance})"
-        key = [(line, colour)]
+        legend = [(line, colour)]
         if modules > USAGE_NUMBERED:
-            key.append((f"full colour: {100 * most:.0f} %", MUTED))
-        _label(axes, f"{title}: use of modules", "module", "layer", key)
-    save_png(filename, figure)
-
-
-def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
-    """Compares how games are learned first and second, as a PNG file.
-
-    One panel a game: the mean return of the last `SCORE_EPISODES` episodes against
-    agent steps, a line a repeat and task; equal games lie over each other.
-
-    Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats of atari_pathnet.py as in results.jsonl.
-
-    Raises:
-        ValueError: the results hold no task.
-        OSError: the file cannot be written; an existing one then stays as it was.
-    """
-    games = by_place(results)
-    figure, panels = _panels(len(games))
-    for axes, (game, places) in zip(panels, games.items()):
-        key = []
-        for place, tasks in places.items():
-            colour = task_colour(place)
-            key.append((f"learned as task {place + 1}, n = {len(tasks)}", colour))
-            for task in tasks:
-                steps, scores = recorded.running_score(task["curve"])
-                axes.plot(steps / 1e6, scores, color=colour, linewidth=1.6)
-        score = f"score: mean return of {recorded.SCORE_EPISODES} episodes"
-        _label(
-            axes,
-            f"{game}: learning curve",
-            "million agent steps of the task",
-            score,
-            key,
-        )
+            legend.append((f"full colour: {100 * most:.0f} %", MUTED))
+        _label(axes, f"{title}: use of modules", "module", "layer", legend)
     save_png(filename, figure)
 
 
@@ -255,12 +274,12 @@ def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     error, and what two independent random paths would share on average.
 
     Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats as in results.jsonl, of two tasks each.
+      filename: the picture; an existing file is replaced.
+      results: repeats as in results.jsonl, of two tasks each.
 
     Raises:
-        ValueError: the results hold no repeat of two tasks.
-        OSError: the file cannot be written; an existing one then stays as it was.
+      ValueError: the results hold no repeat of two tasks.
+      OSError: the file cannot be written; an existing one then stays as it was.
     """
     orders: dict[str, list[dict]] = {}
     for result in results:
@@ -271,23 +290,7 @@ def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
         raise ValueError("they hold no repeat of two tasks")
     figure, panels = _panels(len(orders))
     for axes, (name, group) in zip(panels, orders.items()):
-        overlaps = np.array([result["overlap"] for result in group])
-        sizes = group[0]["flags"]
-        most = sizes["L"] * sizes["N"]
-        counts = np.bincount(overlaps, minlength=most + 1)
-        axes.bar(range(most + 1), counts, color=task_colour(0), alpha=0.6, width=0.8)
-        mean, error = recorded.mean_and_error(overlaps)
-        spread = f" ± {error:.2f}" if np.isfinite(error) else ""
-        axes.axvline(mean, color=task_colour(0), linestyle="--", linewidth=1.8)
-        chance = sizes["L"] * sizes["N"] ** 2 / sizes["M"]
-        axes.axvline(chance, color=MUTED, linestyle=":", linewidth=1.8)
-        key = (
-            (f"mean {mean:.2f}{spread}, n = {len(group)}", task_colour(0)),
-            (f"two random paths: {chance:.2f}", MUTED),
-        )
-        _label(axes, f"{name}: overlap", f"modules shared, of {most}", "repeats", key)
-        axes.set_xticks(range(most + 1))
-        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        _draw_overlaps(axes, name, group)
     save_png(filename, figure)
 
 
@@ -295,47 +298,39 @@ def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None
     """Held-out accuracy on each task after each later one, as a PNG file.
 
     A row a task that was learned, a column a task that was tested, with the mean over
-    repeats; beside it the generations that each took, and the modules used so far.
+    repeats; to the right of them the generations that each took, and the modules used
+    so far.
 
     Args:
-        filename: the picture; an existing file is replaced.
-        results: repeats of the same tasks, as in results.jsonl.
+      filename: the picture; an existing file is replaced.
+      results: repeats of the same tasks, as in results.jsonl.
 
     Raises:
-        ValueError: the repeats hold no task, or not the same ones in the same order.
-        OSError: the file cannot be written; an existing one then stays as it was.
+      ValueError: the repeats hold no task, or not the same ones in the same order.
+      OSError: the file cannot be written; an existing one then stays as it was.
     """
-    names, accuracy = recorded.retention(results)
-    means = 100 * accuracy.mean(axis=0)
+    names, accuracy = tables.retention(results)
     tasks = len(names)
-    beside = [
-        (title, np.mean([[task[key] for task in r["tasks"]] for r in results], axis=0))
+    counts = {
+        title: np.mean([[task[key] for task in r["tasks"]] for r in results], axis=0)
         for title, key in (
             ("generations", "generations"),
             ("modules\nso far", "modules_so_far"),
         )
-    ]
+    }
     figure = Figure(
-        figsize=(2.6 + 0.95 * (tasks + len(beside)), 1.9 + 0.6 * tasks),
+        figsize=(2.6 + 0.95 * (tasks + len(counts)), 1.9 + 0.6 * tasks),
         facecolor=BACKGROUND,
         layout="constrained",
     )
     axes = figure.add_subplot()
-    known = np.isfinite(means)
-    low, high = means[known].min(), means[known].max()
-    for row, column in zip(*np.nonzero(known)):
-        # From half of the colour on, so that white text can be read on all of them.
-        share = 0.55 + 0.45 * (means[row, column] - low) / max(high - low, 1e-9)
-        colour = shade(np.array([share]), task_colour(0))[0]
-        axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, color=colour))
-        text = f"{means[row, column]:.2f}"
-        axes.text(column, row, text, ha="center", va="center", color=BACKGROUND)
-    for place, (title, values) in enumerate(beside, tasks):
+    _draw_matrix(axes, 100 * accuracy.mean(axis=0))
+    for column, (title, values) in enumerate(counts.items(), tasks):
         for row, value in enumerate(values):
             text = f"{value:.0f}"
-            axes.text(place + 0.2, row, text, ha="center", va="center", color=INK)
-        axes.text(place + 0.2, -0.62, title, ha="center", va="bottom", color=MUTED)
-    axes.set(xlim=(-0.55, tasks + len(beside)), ylim=(tasks - 0.45, -0.55))
+            axes.text(column + 0.2, row, text, ha="center", va="center", color=INK)
+        axes.text(column + 0.2, -0.62, title, ha="center", va="bottom", color=MUTED)
+    axes.set(xlim=(-0.55, tasks + len(counts)), ylim=(tasks - 0.45, -0.55))
     axes.set_xticks(range(tasks), names, color=INK)
     axes.set_yticks(range(tasks), [f"after {name}" for name in names], color=INK)
     axes.xaxis.tick_top()
@@ -348,43 +343,54 @@ def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None
     save_png(filename, figure)
 
 
-def mean_curve(
-    curves: Sequence[dict],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of fitness curves, smoothed over `CURVE_WINDOW` points, and its margin.
+# --------------------------------------------------------------------------------------
+# Plots of games
+# --------------------------------------------------------------------------------------
 
-    A curve that ends earlier than others counts with its last fitness from there on.
+
+def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """Compares how games are learned first and second, as a PNG file.
+
+    One panel a game: the mean return of the last `SCORE_EPISODES` episodes against
+    agent steps, a line a repeat and task; equal games lie over each other.
 
     Args:
-        curves: {"generation": [...], "fitness": [...]} each, generations ascending.
+      filename: the picture; an existing file is replaced.
+      results: repeats of atari_pathnet.py as in results.jsonl.
 
-    Returns:
-        (generations, mean, margin), float arrays of one length. At each generation
-        mean ± margin is the 95 % confidence interval of the mean by Student's t; the
-        margin is 0 for a single curve, of which nothing is known.
+    Raises:
+      ValueError: the results hold no task.
+      OSError: the file cannot be written; an existing one then stays as it was.
     """
-    generations = np.unique(np.concatenate([curve["generation"] for curve in curves]))
-    smooth = []
-    for curve in curves:
-        fitness = np.interp(generations, curve["generation"], curve["fitness"])
-        window = np.ones(min(CURVE_WINDOW, len(fitness)))
-        # Near the ends the mean is over what lies within the window.
-        weight = np.convolve(np.ones(len(fitness)), window, "same")
-        smooth.append(np.convolve(fitness, window, "same") / weight)
-    n = len(curves)
-    margin = 0 * smooth[0]
-    if n > 1:
-        from scipy.special import stdtrit  # only here, as most runs draw no curves
+    games = by_place(results)
+    figure, panels = _panels(len(games))
+    for axes, (game, places) in zip(panels, games.items()):
+        legend = []
+        for place, tasks in places.items():
+            colour = task_colour(place)
+            legend.append((f"learned as task {place + 1}, n = {len(tasks)}", colour))
+            for task in tasks:
+                steps, scores = tables.running_score(task["curve"])
+                axes.plot(steps / 1e6, scores, color=colour, linewidth=1.6)
+        _label(
+            axes,
+            f"{game}: learning curve",
+            "million agent steps of the task",
+            f"score: mean return of {SCORE_EPISODES} episodes",
+            legend,
+        )
+    save_png(filename, figure)
 
-        error = np.std(smooth, axis=0, ddof=1) / np.sqrt(n)
-        margin = stdtrit(n - 1, 0.975) * error
-    return generations.astype(float), np.mean(smooth, axis=0), margin
+
+# --------------------------------------------------------------------------------------
+# Panels
+# --------------------------------------------------------------------------------------
 
 
 def _panels(
     count: int, columns: int | None = None, height: float = 3.7
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels, about as many rows as columns unless told.
+    """A figure with `count` panels, about as many rows as columns by default.
 
     `height` is that of a panel, in inches.
     """
@@ -402,19 +408,12 @@ def _panels(
     return figure, panels[:count]
 
 
-def _label(
-    axes: Axes,
-    title: str,
-    across: str,
-    up: str,
-    key: Sequence[tuple[str, str]],
-) -> None:
+def _label(axes: Axes, title: str, xlabel: str, ylabel: str, legend: Legend) -> None:
     """Says what a panel shows: its title, both axes, and what its colours stand for.
 
-    The key's lines, (text, colour) each, go between title and plot, where they hide
-    nothing.
+    The legend goes between title and plot, where it hides nothing.
     """
-    for place, (text, colour) in enumerate(reversed(key)):
+    for place, (text, colour) in enumerate(reversed(legend)):
         axes.annotate(
             text,
             xy=(0, 1),
@@ -430,15 +429,15 @@ def _label(
         color=INK,
         weight="bold",
         fontsize=12,
-        pad=12 + 15 * len(key),
+        pad=12 + 15 * len(legend),
     )
-    axes.set_xlabel(across, color=INK)
-    axes.set_ylabel(up, color=INK)
-    quiet(axes)
+    axes.set_xlabel(xlabel, color=INK)
+    axes.set_ylabel(ylabel, color=INK)
+    despine(axes)
 
 
-def _place_key(groups: dict[str, list]) -> list[tuple[str, str]]:
-    """Lines for `_label` that tell a task learned first from the same one learned later."""
+def _place_legend(groups: dict[str, list]) -> list[tuple[str, str]]:
+    """Lines for `_label` that set a task learned first apart from it learned later."""
     return [
         (f"learned {when}, n = {len(tasks)}", task_colour(place))
         for place, (when, tasks) in enumerate(groups.items())
@@ -448,21 +447,21 @@ def _place_key(groups: dict[str, list]) -> list[tuple[str, str]]:
 
 def _draw_bar(axes: Axes, x: float, values: Sequence[float], colour: str) -> None:
     """A bar for the mean of values in percent, with its standard error if there is one."""
-    mean, error = recorded.mean_and_error(values)
-    known = np.isfinite(error)
+    mean, error = tables.mean_and_error(values)
+    has_error = np.isfinite(error)
     axes.bar(
         x,
         mean,
         width=0.38,
         color=colour,
         alpha=0.6,
-        yerr=error if known else None,
+        yerr=error if has_error else None,
         error_kw={"ecolor": INK, "elinewidth": 1.2, "capsize": 3},
     )
     axes.text(
         x,
-        mean + (error if known else 0) + 1.5,
-        f"{mean:.2f} ± {error:.2f}" if known else f"{mean:.2f}",
+        mean + (error if has_error else 0) + 1.5,
+        f"{mean:.2f} ± {error:.2f}" if has_error else f"{mean:.2f}",
         ha="center",
         color=colour,
         fontsize=8,
@@ -503,28 +502,62 @@ def _draw_usage(axes: Axes, share: np.ndarray, most: float, colour: str) -> None
 def _draw_histograms(axes: Axes, name: str, groups: dict[str, np.ndarray]) -> None:
     """Fills one panel of `plot_generations`; groups as in `by_task`."""
     edges = np.histogram_bin_edges(np.concatenate([*groups.values()]), bins="rice")
-    key = []
+    legend = []
     for place, (when, values) in enumerate(groups.items()):
         if len(values) == 0:
             continue
         colour = task_colour(place)
-        mean, error = recorded.mean_and_error(values)
+        mean, error = tables.mean_and_error(values)
         # A translucent fill under a full outline keeps both histograms readable.
         axes.hist(values, edges, color=colour, alpha=0.3)
         axes.hist(values, edges, histtype="step", color=colour, linewidth=1.5)
         axes.axvline(mean, color=colour, linestyle="--", linewidth=1.8)
         spread = f" ± {error:.1f}" if np.isfinite(error) else ""
         line = f"learned {when}: {mean:.1f}{spread} generations, n = {len(values)}"
-        key.append((line, colour))
-    speedup = recorded.speedup_text(*groups.values(), paired=False)
+        legend.append((line, colour))
+    speedup = tables.speedup_text(*groups.values(), paired=False)
     if "[" in speedup:
-        key.append(("± standard error, [95 % confidence interval]", MUTED))
+        legend.append(("± standard error, [95 % confidence interval]", MUTED))
     _label(
         axes,
         f"{name}: speedup {speedup}" if speedup else f"{name}: generations needed",
         "generations",
         "repeats",
-        key,
+        legend,
     )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def _draw_overlaps(axes: Axes, name: str, results: Sequence[dict]) -> None:
+    """Fills one panel of `plot_overlaps`: results of one order of tasks."""
+    overlaps = np.array([result["overlap"] for result in results])
+    sizes = results[0]["flags"]
+    most = sizes["L"] * sizes["N"]
+    counts = np.bincount(overlaps, minlength=most + 1)
+    axes.bar(range(most + 1), counts, color=task_colour(0), alpha=0.6, width=0.8)
+    mean, error = tables.mean_and_error(overlaps)
+    spread = f" ± {error:.2f}" if np.isfinite(error) else ""
+    axes.axvline(mean, color=task_colour(0), linestyle="--", linewidth=1.8)
+    chance = sizes["L"] * sizes["N"] ** 2 / sizes["M"]
+    axes.axvline(chance, color=MUTED, linestyle=":", linewidth=1.8)
+    legend = (
+        (f"mean {mean:.2f}{spread}, n = {len(results)}", task_colour(0)),
+        (f"two random paths: {chance:.2f}", MUTED),
+    )
+    _label(axes, f"{name}: overlap", f"modules shared, of {most}", "repeats", legend)
+    axes.set_xticks(range(most + 1))
+    axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def _draw_matrix(axes: Axes, percent: np.ndarray) -> None:
+    """Draws a coloured, numbered cell for each finite value of a [rows, columns] array."""
+    finite = np.isfinite(percent)
+    low, high = percent[finite].min(), percent[finite].max()
+    for row, column in zip(*np.nonzero(finite)):
+        # From half of the colour on, so that white text can be read on all of them.
+        share = 0.55 + 0.45 * (percent[row, column] - low) / max(high - low, 1e-9)
+        colour = shade(np.array([share]), task_colour(0))[0]
+        axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, color=colour))
+        text = f"{percent[row, column]:.2f}"
+        axes.text(column, row, text, ha="center", va="center", color=BACKGROUND)

@@ -6,7 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 import pathnet
-from common import results
+from reports import tables
 from supervised.outcomes import Outcome
 from supervised.tournaments import Generation, Task
 
@@ -66,7 +66,7 @@ class SingleDisplay:
             self._results.append(result)
         if is_last:
             if len(self._controls) > 1:
-                print(f"\n{results.control_table(self._results)}\n")
+                print(f"\n{tables.control_table(self._results)}\n")
             print(f"Results: {self._folder}\ntensorboard --logdir={self._folder}")
         print(line, flush=True)
 
@@ -79,7 +79,7 @@ class SingleDisplay:
                 f"Task {number + 1} once more: held-out accuracy {now:.4f}, {verdict}"
             )
         if len(outcomes) > 2:
-            print(f"\n{results.retention_table([result])}\n")
+            print(f"\n{tables.retention_table([result])}\n")
 
 
 class RepeatsDisplay(SingleDisplay):

@@ -22,7 +22,7 @@ import numpy as np
 import pathnet
 from common import checkpoint, events, folders, results
 from common.commandline import UserError
-from reports.pictures import count_overlap
+from reports.paths import count_overlap
 from supervised import display, outcomes, recorder, sizes
 from supervised.checkpoints import Checkpoints, NoCheckpoints
 from supervised.controls import CONTROLS, PathNet

@@ -7,7 +7,9 @@ import numpy as np
 
 import pathnet
 from common.events import Events, as_markdown
-from reports import pictures, plots
+from reports.evolution import Snapshot, animate_evolution
+from reports.paths import draw_paths, population_image
+from reports.plots import plot_retention
 from supervised.outcomes import Outcome
 from supervised.tournaments import Generation, Task
 
@@ -61,10 +63,10 @@ class Recorder:
         best = pathnet.to_geopath(now.path, self._net.grid.M)
         self._add_evolution(step, now, geopaths, best, fixed_path)
         if now.number % IMAGE_EVERY == 1 or ends:
-            picture = pictures.population_image(geopaths)
+            picture = population_image(geopaths)
             self._events.image(step, "evolution/population", picture)
         self._snapshots.append(
-            pictures.Snapshot(
+            Snapshot(
                 task.title, now.number, now.best_fitness, geopaths, best, fixed_path
             )
         )
@@ -109,7 +111,7 @@ class Recorder:
         self._before += outcome.generations
         best = outcome.geopath
         self._snapshots.append(
-            pictures.Snapshot(
+            Snapshot(
                 outcome.task.title,
                 outcome.generations,
                 outcome.last.best_fitness,
@@ -122,17 +124,15 @@ class Recorder:
     def close(self, outcomes: list[Outcome], result: dict) -> None:
         """Ends the events and draws the pictures."""
         self._events.close()
-        pictures.draw_paths(
+        draw_paths(
             os.path.join(self._folder, "paths.png"),
             [outcome.geopath for outcome in outcomes],
             [outcome.task.title for outcome in outcomes],
             self._net.grid.kinds(),
         )
-        pictures.animate_evolution(
-            os.path.join(self._folder, "evolution.gif"), self._snapshots
-        )
+        animate_evolution(os.path.join(self._folder, "evolution.gif"), self._snapshots)
         if len(outcomes) > 2:
-            plots.plot_retention(os.path.join(self._folder, "retention.png"), [result])
+            plot_retention(os.path.join(self._folder, "retention.png"), [result])
 
 
 class NoRecorder:

@@ -1,4 +1,4 @@
-"""Tests of the figures, all from synthetic results."""
+"""Tests of the command that makes tables and pictures."""
 
 import json
 import re
@@ -6,365 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from absl import flags as absl_flags
 from PIL import Image
-from test_pictures import count_colour
 
 import plotting
-from reports import pictures, plots
+from common import commandline
+from common import results as results_files
 
 PONG = Path(plotting.__file__).parent / "figures" / "pong_scores.jsonl"
-
-# Generations
-
-
-def repeats():
-    orders = [(("1v3", 40), ("6v7", 10)), (("6v7", 30), ("1v3", 20))]
-    return [
-        {
-            "seed": seed,
-            "tasks": [{"name": n, "generations": g + seed} for n, g in order],
-        }
-        for seed in (0, 2)
-        for order in orders
-    ]
-
-
-def test_by_task_tells_first_from_second():
-    gathered = plots.by_task(repeats())
-    generations = {
-        name: {
-            when: [task["generations"] for task in tasks] for when, tasks in g.items()
-        }
-        for name, g in gathered.items()
-    }
-    assert list(generations) == ["1v3", "6v7"]
-    assert generations["1v3"] == {"first": [40, 42], "second": [20, 22]}
-    assert generations["6v7"] == {"first": [30, 32], "second": [10, 12]}
-
-
-def test_by_task_calls_places_after_the_second_later():
-    sequence = {"tasks": [{"name": name} for name in "abca"]}
-    gathered = plots.by_task([sequence, {"tasks": [{"name": "b"}]}])
-    counts = {
-        name: {when: len(tasks) for when, tasks in groups.items()}
-        for name, groups in gathered.items()
-    }
-    assert counts == {
-        "a": {"first": 1, "later": 1},
-        "b": {"first": 1, "later": 1},
-        "c": {"first": 0, "later": 1},
-    }
-
-
-def texts_of(first, second):
-    axes = Figure().add_subplot()
-    groups = {"first": np.array(first), "second": np.array(second)}
-    plots._draw_histograms(axes, "1v3", groups)
-    return titles(axes)
-
-
-def titles(axes):
-    """A panel's title, and the lines of its key from the top."""
-    lines = [text.get_text() for text in axes.texts if isinstance(text, Annotation)]
-    return axes.get_title(loc="left"), lines[::-1]
-
-
-def written_on(axes):
-    """The texts within a panel, which are not in its key."""
-    return [t.get_text() for t in axes.texts if not isinstance(t, Annotation)]
-
-
-def test_generations_panel_says_means_errors_and_speedup():
-    title, lines = texts_of([40.0, 42.0], [20.0, 21.0])
-    assert re.fullmatch(r"1v3: speedup 2\.00 \[1\.9\d, 2\.\d\d\]", title)
-    assert lines == [
-        "learned first: 41.0 ± 1.0 generations, n = 2",
-        "learned second: 20.5 ± 0.5 generations, n = 2",
-        "± standard error, [95 % confidence interval]",
-    ]
-
-
-def test_generations_panel_says_no_more_than_it_knows():
-    title, lines = texts_of([], [20.0])
-    assert title == "1v3: generations needed"
-    assert lines == ["learned second: 20.0 generations, n = 1"]
-    assert texts_of([3.0], [0.0])[0] == "1v3: generations needed"
-    title, lines = texts_of([30.0], [20.0])
-    assert title == "1v3: speedup 1.50"
-    assert len(lines) == 2
-
-
-def test_generations_png_has_both_histograms(tmp_path):
-    target = tmp_path / "generations.png"
-    plots.plot_generations(target, repeats())
-    assert list(tmp_path.iterdir()) == [target]
-    with Image.open(target) as image:
-        assert image.format == "PNG"
-        pixels = np.array(image.convert("RGB"))
-    left, right = np.array_split(pixels, 2, axis=1)
-    for panel in (left, right):
-        for colour in pictures.TASK_COLOURS[:2]:
-            assert count_colour(panel, colour) > 1000
-
-
-# Accuracies
-
-
-@pytest.fixture
-def panels_of(monkeypatch):
-    """Draws a picture, and gives its panels instead of writing it."""
-    figures = []
-    monkeypatch.setattr(plots, "save_png", lambda _, figure: figures.append(figure))
-
-    def draw(plot, results):
-        plot("picture.png", results)
-        return [axes for axes in figures[-1].axes if axes.axison]
-
-    return draw
 
 
 def learned(*names, **outcome):
     """A repeat of these tasks, each with that outcome."""
     return {"tasks": [{"name": name} | outcome for name in names]}
-
-
-def test_accuracies_are_bars_of_means_with_errors(panels_of):
-    found = [learned("1v3", "1v2", fitness=f, accuracy_test=0.5) for f in (0.9, 1.0)]
-    found += [learned("1v2", "1v3", fitness=0.8, accuracy_test=0.6)]
-    panel, _ = panels_of(plots.plot_accuracies, found)
-    key = ["learned first, n = 2", "learned second, n = 1", "mean ± standard error"]
-    assert titles(panel) == ("1v3: final accuracy", key)
-    names = [label.get_text() for label in panel.get_xticklabels()]
-    assert names == ["training images", "held-out images"]
-    bars = sorted(panel.patches, key=lambda bar: bar.get_x())
-    assert [bar.get_height() for bar in bars] == pytest.approx([95, 80, 50, 60])
-    one, two = (to_rgb(colour) for colour in pictures.TASK_COLOURS[:2])
-    assert [bar.get_facecolor()[:3] for bar in bars] == [one, two, one, two]
-    errors = [bar.errorbar for bar in panel.containers if hasattr(bar, "errorbar")]
-    (stem,) = errors[0].lines[2]
-    np.testing.assert_allclose(stem.get_segments()[0][:, 1], [90, 100])
-    values = {"95.00 ± 5.00", "50.00 ± 0.00", "80.00", "60.00"}
-    assert set(written_on(panel)) == values
-
-
-def test_accuracies_of_one_repeat_have_no_errors(panels_of):
-    found = [learned("1v3", "1v2", fitness=0.9, accuracy_test=0.5)]
-    for panel, when in zip(
-        panels_of(plots.plot_accuracies, found), ("first", "second")
-    ):
-        assert titles(panel)[1] == [f"learned {when}, n = 1"]
-        assert written_on(panel) == ["90.00", "50.00"]
-
-
-# How often modules are used
-
-
-@given(
-    paths=arrays(int, st.tuples(*[st.integers(1, 4)] * 3), elements=st.integers(0, 5))
-)
-def test_module_usage_counts_the_paths(paths):
-    n, layers, _ = paths.shape
-    shares = plots.module_usage(paths, 6)
-    assert shares.shape == (layers, 6)
-    for layer, module in np.ndindex(layers, 6):
-        users = sum(module in path[layer] for path in paths.tolist())
-        assert shares[layer, module] == pytest.approx(users / n)
-
-
-def drawn_cells(panel, layers, modules):
-    """The colours of a panel's modules, float [L, M, 3]."""
-    (mesh,) = panel.collections
-    return np.asarray(mesh.get_array()).reshape(layers, modules, 3)
-
-
-def test_usage_is_a_grid_a_task_and_place(panels_of):
-    flags = {"L": 2, "M": 4, "N": 2}
-    paths = [[[0, 1], [2, 2]], [[0, 3], [2, 1]]]
-    found = [learned("1v3", "1v2", path=path) | {"flags": flags} for path in paths]
-    found += [learned("1v2", path=paths[0]) | {"flags": flags}]
-    panels = panels_of(plots.plot_usage, found)
-    assert [titles(panel) for panel in panels] == [
-        (
-            f"{title}: use of modules",
-            [f"% of best paths that use it, n = {n} (random: 50 %)"],
-        )
-        for title, n in [
-            ("1v3, learned first", 2),
-            ("1v2, learned first", 1),
-            ("1v2, learned second", 2),
-        ]
-    ]
-    percent = ["100", "50", "0", "50", "0", "50", "100", "0"]
-    for place, panel in enumerate((panels[0], panels[2])):
-        assert written_on(panel) == percent
-        cells = drawn_cells(panel, 2, 4)
-        full, pale = to_rgb(pictures.task_colour(place)), to_rgb(pictures.PALE)
-        np.testing.assert_allclose(cells[0, 0], full)
-        np.testing.assert_allclose(cells[1, 2], full)
-        np.testing.assert_allclose(cells[0, 2], pale)
-        np.testing.assert_allclose(cells[1, 1], np.add(full, pale) / 2)
-        low, high = panel.get_ylim()
-        assert low > high  # the first layer is on top
-        assert panel.get_xlabel() == "module" and panel.get_ylabel() == "layer"
-
-
-def test_usage_of_a_wide_grid_is_told_by_colour_alone(panels_of):
-    paths = [[[0], [90]], [[0], [5]], [[7], [6]]]
-    flags = {"L": 2, "M": 100, "N": 1}
-    found = [learned("1v3", path=path) | {"flags": flags} for path in paths]
-    (panel,) = panels_of(plots.plot_usage, found)
-    assert written_on(panel) == []
-    line = "% of best paths that use it, n = 3 (random: 1 %)"
-    assert titles(panel)[1] == [line, "full colour: 67 %"]
-    cells = drawn_cells(panel, 2, 100)
-    np.testing.assert_allclose(cells[0, 0], to_rgb(pictures.task_colour(0)))
-
-
-# Overlaps and retention
-
-
-def recorded_repeats(*overlaps):
-    tasks = [
-        {"name": name, "generations": 100 + place, "modules_so_far": 9 + place}
-        for place, name in enumerate(("1v3", "1v2"))
-    ]
-    result = {"tasks": tasks, "flags": {"L": 3, "M": 10, "N": 3}}
-    result["retention"] = [[0.9], [0.9, 0.95]]
-    return [result | {"overlap": overlap} for overlap in overlaps]
-
-
-def test_overlaps_picture_says_mean_and_chance(panels_of):
-    (axes,) = panels_of(plots.plot_overlaps, recorded_repeats(1, 2, 2, 3))
-    assert [bar.get_height() for bar in axes.patches] == [0, 1, 2, 1, 0, 0, 0, 0, 0, 0]
-    lines = ["mean 2.00 ± 0.41, n = 4", "two random paths: 2.70"]
-    assert titles(axes) == ("1v3, then 1v2: overlap", lines)
-
-
-def test_retention_picture_has_the_means(panels_of):
-    found = recorded_repeats(1, 1)
-    found[1]["retention"] = [[0.8], [0.8, 0.85]]
-    (axes,) = panels_of(plots.plot_retention, found)
-    texts = [text.get_text() for text in axes.texts]
-    assert texts[:3] == ["85.00", "85.00", "90.00"]
-    assert {"100", "101", "9", "10"} <= set(texts)
-    assert [label.get_text() for label in axes.get_yticklabels()] == [
-        "after 1v3",
-        "after 1v2",
-    ]
-
-
-# Curves
-
-
-def test_mean_curve_has_the_interval_of_students_t():
-    curves = [
-        {"generation": [1, 2, 3], "fitness": [level] * 3} for level in (0.4, 0.5, 0.6)
-    ]
-    generations, mean, margin = plots.mean_curve(curves)
-    assert generations.tolist() == [1, 2, 3]
-    assert mean == pytest.approx([0.5] * 3)
-    # 4.3027 is the quantile of 97.5 % for two degrees of freedom.
-    assert margin == pytest.approx([4.3027 * 0.1 / 3**0.5] * 3, rel=1e-4)
-
-
-def test_mean_curve_goes_on_with_the_last_fitness():
-    curves = [
-        {"generation": [1], "fitness": [0.8]},
-        {"generation": list(range(1, 101)), "fitness": [0.2] * 100},
-    ]
-    generations, mean, _ = plots.mean_curve(curves)
-    assert len(generations) == 100
-    assert mean == pytest.approx([0.5] * 100)
-
-
-def test_mean_curve_smooths_over_the_window():
-    spike = [0.0] * 100
-    spike[50] = 1.0
-    curve = {"generation": list(range(100)), "fitness": spike}
-    _, mean, margin = plots.mean_curve([curve])
-    assert mean.max() == pytest.approx(1 / plots.CURVE_WINDOW)
-    assert np.count_nonzero(mean > 1e-12) == plots.CURVE_WINDOW
-    assert not margin.any()
-
-
-def test_curves_picture_shows_first_and_second_in_their_colours(tmp_path):
-    def task(name, level):
-        steps = list(range(1, 60))
-        curve = {"generation": steps, "fitness": [level] * len(steps)}
-        return {"name": name, "curve": curve}
-
-    results = [
-        {"tasks": [task("one", 0.3), task("two", 0.9)]},
-        {"tasks": [task("two", 0.5), task("one", 0.6)]},
-    ]
-    path = tmp_path / "curves.png"
-    plots.plot_curves(path, results)
-    pixels = np.asarray(Image.open(path).convert("RGB"))
-    for place in (0, 1):
-        assert count_colour(pixels, pictures.task_colour(place)) > 500
-
-
-def test_curves_have_a_labelled_band_within_what_can_be(panels_of):
-    found = [
-        learned("1v3", curve={"generation": [1, 2], "fitness": [level] * 2})
-        for level in (0.2, 1.0)
-    ]
-    (panel,) = panels_of(plots.plot_curves, found)
-    key = ["learned first, n = 2", "band: 95 % confidence interval of the mean"]
-    assert titles(panel) == ("1v3: learning curve", key)
-    (band,) = panel.collections
-    heights = band.get_paths()[0].vertices[:, 1]
-    assert (heights.min(), heights.max()) == (0, 1)
-    (line,) = panel.lines
-    assert line.get_ydata() == pytest.approx([0.6, 0.6])
-
-
-def test_a_single_curve_has_no_band(panels_of):
-    found = [learned("1v3", curve={"generation": [1, 2], "fitness": [0.5] * 2})]
-    (panel,) = panels_of(plots.plot_curves, found)
-    assert titles(panel)[1] == ["learned first, n = 1"]
-
-
-def test_scores_are_a_line_a_repeat_and_task(panels_of):
-    episodes = plotting.recorded.SCORE_EPISODES
-
-    def game(score):
-        steps = [100_000, 200_000]
-        return {"steps": steps, "return": [score] * 2, "episodes": [episodes] * 2}
-
-    found = [learned("pong", "pong", curve=game(score)) for score in (3, 5)]
-    (panel,) = panels_of(plots.plot_scores, found)
-    key = ["learned as task 1, n = 2", "learned as task 2, n = 2"]
-    assert titles(panel) == ("pong: learning curve", key)
-    assert panel.get_xlabel() == "million agent steps of the task"
-    one, two = pictures.TASK_COLOURS[:2]
-    assert [line.get_color() for line in panel.lines] == [one, one, two, two]
-    assert [line.get_ydata()[-1] for line in panel.lines] == [3, 5, 3, 5]
-    np.testing.assert_allclose(panel.lines[0].get_xdata(), [0.1, 0.2])
-
-
-@pytest.mark.parametrize(
-    "plot",
-    [plots.plot_accuracies, plots.plot_curves, plots.plot_scores]
-    + [plots.plot_generations, plots.plot_overlaps, plots.plot_usage]
-    + [plots.plot_retention],
-)
-@pytest.mark.parametrize("results", [[], [{"tasks": []}]])
-def test_a_picture_of_nothing_is_refused(tmp_path, plot, results):
-    with pytest.raises(ValueError, match="they hold no"):
-        plot(tmp_path / "picture.png", results)
-    assert not list(tmp_path.iterdir())
-
-
-# The command
 
 
 def recorded_as(control, generations):
@@ -434,11 +89,11 @@ def test_a_flag_without_its_picture_spares_the_results(tmp_path):
     assert done.returncode == 2
     expected = "flag --curves=results.jsonl: name a picture that ends in .png"
     assert expected in done.stderr and done.stderr.count("\n") == 1
-    assert plotting.recorded.read([tmp_path / "results.jsonl"])
+    assert results_files.read([tmp_path / "results.jsonl"])
 
 
 def test_the_table_of_games_counts_steps_to_the_levels_asked_for(tmp_path):
-    pong = plotting.recorded.read([PONG])
+    pong = results_files.read([PONG])
     done = command(tmp_path, pong, "--score_levels=-3,0.5")
     assert done.returncode == 0
     assert "| steps to -3 | speedup | steps to 0.5 | speedup |" in done.stdout
@@ -448,7 +103,7 @@ def test_the_table_of_games_counts_steps_to_the_levels_asked_for(tmp_path):
 
 
 def test_games_have_a_table_of_controls(tmp_path):
-    pong = plotting.recorded.read([PONG])
+    pong = results_files.read([PONG])
     scratch = [result | {"control": "scratch"} for result in pong]
     done = command(tmp_path, pong + scratch)
     assert done.returncode == 0, done.stderr
@@ -484,6 +139,44 @@ def test_results_that_do_not_fit_a_flag_are_one_line(tmp_path, option, change, r
     assert re.search(f"flag {flag}: .*{reason}", done.stderr)
     assert done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
+
+
+def define_flags_of_each_kind():
+    """Flags of a made-up script, a group for each thing that a flag can decide."""
+    for decides in ("network", "learning", "tasks", "repeat", "place"):
+        with commandline.flag_group(decides, decides):
+            absl_flags.DEFINE_integer(f"{decides}_flag", 0, "A number.")
+
+
+def define_network_flag():
+    with commandline.flag_group("Network", commandline.NETWORK):
+        absl_flags.DEFINE_integer("other_network_flag", 0, "A number.")
+
+
+def test_flags_that_are_no_setting_are_those_of_tasks_repeats_and_places(monkeypatch):
+    supervised, atari = plotting.supervised_settings, plotting.atari_settings
+    for module, name, define in (
+        (supervised, "define_binary_mnist_flags", define_network_flag),
+        (supervised, "define_cifar_svhn_flags", define_flags_of_each_kind),
+        (atari, "define_flags", define_flags_of_each_kind),
+    ):
+        monkeypatch.setattr(module, name, define)
+    assert plotting.not_settings() == {"tasks_flag", "repeat_flag", "place_flag"}
+    assert "tasks_flag" not in absl_flags.FLAGS
+
+
+def test_help_shows_what_each_flag_draws(tmp_path):
+    done = command(tmp_path, [], "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Tables and pictures made of any number of results")
+    for name in (*plotting.PICTURES, "level", "score_levels"):
+        assert f"  --{name}\n" in done.stdout
+
+
+def test_files_without_results_are_one_line(tmp_path):
+    done = command(tmp_path, [])
+    assert done.returncode == 2
+    assert done.stderr == "plotting.py: results.jsonl: no results in there yet\n"
 
 
 @pytest.mark.parametrize(

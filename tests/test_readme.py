@@ -12,7 +12,7 @@ def test_every_flag_of_the_readme_exists():
     code = "\n".join(source.read_text() for source in SOURCES)
     defined = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', code))
     defined |= set(
-        re.findall(r'^    "(\w+)": \(plots\.plot_', code, re.M)
+        re.findall(r'^    "(\w+)": \(\s*plots\.plot_', code, re.M)
     )  # plotting.py's
     defined |= {f"no{name}" for name in defined}
     named = set(re.findall(r"--(\w+)", README))

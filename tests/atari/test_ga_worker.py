@@ -20,6 +20,7 @@ from atari.parameter_servers import Grid, Shared
 from common import checkpoint, results
 from common import tf1 as tf
 from common.commandline import UserError
+from reports import tables
 
 no_deadline = settings(deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -176,11 +177,11 @@ def test_a_curve_over_another_budget_keeps_its_episodes_where_they_were(
 
 def test_the_running_score_of_a_curve():
     curve = {"steps": [10, 20, 30], "return": [0.0, 1.0, 3.0], "episodes": [20, 20, 20]}
-    steps, score = results.running_score(curve)
+    steps, score = tables.running_score(curve)
     assert steps.tolist() == [20, 30]
     # 30 episodes reach back into a point that holds 20: all of it counts.
     assert score.tolist() == [0.5, 2.0]
-    assert results.steps_to(curve, 1) == 30 and results.steps_to(curve, 5) is None
+    assert tables.steps_to(curve, 1) == 30 and tables.steps_to(curve, 5) is None
 
 
 def test_a_path_in_a_few_characters():

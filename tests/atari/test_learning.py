@@ -6,6 +6,7 @@ from pathlib import Path
 
 import atari_pathnet
 from common import results
+from reports import tables
 
 ROOT = Path(atari_pathnet.__file__).parent
 
@@ -33,7 +34,6 @@ def test_a_cluster_learns_catch_and_learns_it_again_sooner(tmp_path):
         assert all(task["score"] >= 0.9 for task in tasks)
         assert tasks[0]["generations"] > 0
     first, second = (
-        sum(results.steps_to(task["curve"], 0) for task in place)
-        for place in zip(*runs)
+        sum(tables.steps_to(task["curve"], 0) for task in place) for place in zip(*runs)
     )
     assert second < first

@@ -1,7 +1,9 @@
-"""Tests of recording.py."""
+"""Tests of TensorBoard events."""
 
+import errno
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -101,6 +103,29 @@ def test_the_graph_is_kept(written):
     read = written(lambda events: None, graph)
     definition = tf.GraphDef.FromString(read.Graph().SerializeToString())
     assert [node.name for node in definition.node] == ["of_this_graph"]
+
+
+def test_importing_it_does_not_load_tensorflow():
+    code = "import sys, common.events; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (tf.errors.ResourceExhaustedError, errno.ENOSPC),
+        (tf.errors.PermissionDeniedError, errno.EACCES),
+        (tf.errors.NotFoundError, errno.ENOENT),
+        (tf.errors.UnknownError, errno.EIO),
+    ],
+)
+def test_what_cannot_be_written_is_an_os_error(tmp_path, error, number):
+    events = recording.Events(tmp_path)
+    (file,) = tmp_path.iterdir()
+    with pytest.raises(OSError) as caught, events._errors_as_os_error():
+        raise error(None, None, "failed")
+    events.close()
+    assert (caught.value.errno, caught.value.filename) == (number, str(file))
 
 
 def test_versions_are_those_in_use():

@@ -1,4 +1,4 @@
-"""Reading results files and making tables of them."""
+"""Appending to results files, and reading them."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from common import results
 from common.commandline import UserError
 
 ROOT = Path(results.__file__).parent.parent
+MAY_DIFFER = {"seed"}  # flags in which repeats of a batch may differ
 
 
 def start_python(code, *args, **popen):
@@ -44,14 +45,6 @@ def write(path, *repeats):
     return path
 
 
-def test_mean_and_error():
-    assert results.mean_and_error(np.array([1.0, 3.0])) == pytest.approx((2, 1))
-    mean, error = results.mean_and_error(np.array([5.0]))
-    assert mean == 5
-    assert np.isnan(error)
-    assert np.isnan(results.mean_and_error(np.array([]))).all()
-
-
 def test_read_keeps_the_order_of_files_and_lines(tmp_path):
     one = write(tmp_path / "1", repeat("a", "b", (4, 2)), repeat("a", "b", (5, 2)))
     two = write(tmp_path / "2", repeat("a", "b", (6, 2)))
@@ -69,148 +62,91 @@ def test_read_counts_a_repeat_once_however_often_its_file_is_named(tmp_path):
     assert [r["tasks"][0]["generations"] for r in read] == [4, 5, 6]
 
 
+def of_a_game(**changes):
+    """A repeat of one game, with these changes of the task."""
+    curve = {"steps": [9, 18], "return": [0.5, 1], "episodes": [1, 30]}
+    task = {"name": "pong", "generations": 1, "steps": 18, "score": 1.0, "curve": curve}
+    result = {"script": "atari", "seed": 0, "flags": {}, "tasks": [task | changes]}
+    return json.dumps(result)
+
+
+CURVE_REASON = 'task 1: "curve" has no lists "steps", "return" and "episodes" of one'
+
+
 @pytest.mark.parametrize(
-    "line",
+    ("line", "reason"),
     [
-        "",
-        "{",
-        "[]",
-        "3",
-        "{}",
-        '{"tasks": 1, "flags": {}}',
-        '{"tasks": [{"name": "a"}], "flags": {}}',
-        '{"tasks": [], "flags": 2}',
-        "[" * 100_000,
-        '{"tasks": [{"name": "a", "generations": 1%s}], "flags": {}}' % ("0" * 999),
-        '{"tasks": [{"name": "a", "generations": "x"}], "flags": {}}',
-        '{"tasks": [{"name": "a", "generations": 1, "fitness": 1}], "flags": {}}',
-        json.dumps(repeat([], "b", (1, 1))),
-        json.dumps(repeat("a", "b", (1, 1)) | {"script": "atari", "seed": 0}),
-        "\x00\xff",
+        ("", "it is not JSON"),
+        ("{", "it is not JSON"),
+        ("[]", "it is not a JSON object"),
+        ("3", "it is not a JSON object"),
+        ("{}", 'it has no object "flags"'),
+        ('{"tasks": 1, "flags": {}}', 'it has no list "tasks"'),
+        ('{"tasks": [3], "flags": {}}', "task 1: it is not a JSON object"),
+        (
+            '{"tasks": [{"name": "a"}], "flags": {}}',
+            'task 1: "generations" is not a number',
+        ),
+        ('{"tasks": [], "flags": 2}', 'it has no object "flags"'),
+        ("[" * 100_000, "it is not JSON, or too large"),
+        (
+            '{"tasks": [{"name": "a", "generations": 1%s}], "flags": {}}' % ("0" * 999),
+            '"generations" is not a number',
+        ),
+        (
+            '{"tasks": [{"name": "a", "generations": 1%s}], "flags": {}}'
+            % ("0" * 9999),
+            "it is not JSON, or too large",
+        ),
+        (
+            '{"tasks": [{"name": "a", "generations": "x"}], "flags": {}}',
+            '"generations" is not a number',
+        ),
+        (
+            '{"tasks": [{"name": "a", "generations": 1, "fitness": 1}], "flags": {}}',
+            'task 1: "accuracy_test" is not a number',
+        ),
+        (json.dumps(repeat([], "b", (1, 1))), 'task 1: it has no printable "name"'),
+        (
+            json.dumps(repeat("a", "\ud800", (1, 1))),
+            'task 2: it has no printable "name"',
+        ),
+        (
+            json.dumps(repeat("a", "b", (1, 1)) | {"script": "atari", "seed": 0}),
+            'task 1: "steps" is not a whole number',
+        ),
+        (
+            json.dumps(repeat("a", "b", (1, 1)) | {"script": "atari"}),
+            'it has no "seed"',
+        ),
+        (of_a_game(steps=1.5), '"steps" is not a whole number'),
+        (of_a_game(score=None), '"score" is not a number'),
+        (of_a_game(curve=3), 'it has no object "curve"'),
+        (of_a_game(curve={}), CURVE_REASON),
+        (of_a_game(curve={"steps": [1], "return": [], "episodes": [1]}), CURVE_REASON),
+        (
+            of_a_game(curve={"steps": [1], "return": ["x"], "episodes": [1]}),
+            '"curve" holds something that is not a number',
+        ),
+        ("\x00\xff", "it is not JSON"),
     ],
 )
-def test_read_names_the_line_that_is_no_result(tmp_path, line):
+def test_read_names_the_line_that_is_no_result(tmp_path, line, reason):
     path = write(tmp_path / "results.jsonl", repeat("a", "b", (1, 1)))
     with path.open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(UserError, match=r"results\.jsonl, line 2: "):
+    with pytest.raises(UserError, match=r"results\.jsonl, line 2: ") as caught:
         results.read([path])
+    assert reason in str(caught.value)
+    assert "; remove the line or name another file" in str(caught.value)
 
 
-def test_by_setting_ignores_what_tells_repeats_apart():
-    alike = [
-        repeat("a", "b", (1, 1), seed=seed, log_dir=str(seed), a1=seed)
-        for seed in range(3)
-    ]
-    assert results.by_setting(alike) == {"": alike}
+def test_read_takes_a_game(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(of_a_game() + "\n")
+    (game,) = results.read([path])
+    assert game["tasks"][0]["score"] == 1.0
 
-
-def test_learned_tells_what_runs_of_a_seed_begin_with_once():
-    one, two = (repeat("a", b, (4, 2)) | {"seed": 3} for b in "bc")
-    other = repeat("a", "b", (4, 2)) | {"seed": 4}
-    differs = repeat("a", "b", (5, 2)) | {"seed": 3}
-    told = [
-        (place, before, task["name"], task["generations"])
-        for place, before, task in results.learned([one, two, other, differs])
-    ]
-    assert told == [
-        (0, None, "a", 4), (1, "a", "b", 2), (1, "a", "c", 2),
-        (0, None, "a", 4), (1, "a", "b", 2),
-        (0, None, "a", 5), (1, "a", "b", 2),
-    ]  # fmt: skip
-
-
-def test_learned_tells_all_of_repeats_without_a_seed():
-    without = repeat("a", "b", (4, 2))
-    assert len(list(results.learned([without, without]))) == 4
-
-
-def test_table_counts_a_first_task_that_two_files_hold_once():
-    found = [
-        repeat("a", then, (4 + seed, 2)) | {"seed": seed}
-        for then in "bc"
-        for seed in range(3)
-    ]
-    rows = {tuple(row[:2]): row[2:4] for row in cells(results.table(found))}
-    assert rows["a", "first"] == ["3", "5.0 ± 0.6"]
-    assert rows["b", "after a"] == rows["c", "after a"] == ["3", "2.0 ± 0.0"]
-
-
-def test_by_setting_labels_groups_by_the_flags_that_differ():
-    one, two = repeat("a", "b", (1, 1), B=2), repeat("a", "b", (1, 1), B=4)
-    assert results.by_setting([one, two, one]) == {"B=2": [one, one], "B=4": [two]}
-
-
-def test_table_compares_first_with_later():
-    table = results.table(
-        [
-            repeat("a", "b", (10, 20)),
-            repeat("a", "b", (20, 40)),
-            repeat("b", "a", (90, 5)),
-        ]
-    )
-    assert table.splitlines()[2:] == [
-        "| a | first | 2 | 15.0 ± 5.0 |  | 99.00 ± 0.00 | 95.00 ± 0.00 |",
-        "| a | after b | 1 | 5.0 | 3.00 | 99.00 | 95.00 |",
-        "| b | first | 1 | 90.0 |  | 99.00 | 95.00 |",
-        "| b | after a | 2 | 30.0 ± 10.0 | 3.00 | 99.00 ± 0.00 | 95.00 ± 0.00 |",
-    ]
-
-
-def cells(table):
-    """The cells of a Markdown table's rows, without its heading."""
-    return [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in table.splitlines()[2:]
-    ]
-
-
-def test_table_has_the_interval_of_a_speedup_between_both_directions():
-    one = [repeat("a", "b", (g, 60)) for g in (100, 120, 140)]
-    other = [repeat("b", "a", (120, g)) for g in (50, 60, 70, 60)]
-    rows = cells(results.table(one + other))
-    speedups = {(name, learned): ratio for name, learned, _, _, ratio, *_ in rows}
-    interval = results.speedup_interval([100, 120, 140], [50, 60, 70, 60], paired=False)
-    assert speedups == {
-        ("a", "first"): "",
-        ("a", "after b"): "2.00 [{:.2f}, {:.2f}]".format(*interval),
-        ("b", "first"): "",
-        ("b", "after a"): "2.00 [2.00, 2.00]",
-    }
-
-
-def test_table_of_one_direction_has_no_speedup():
-    rows = cells(results.table([repeat("a", "b", (9, 5)), repeat("a", "b", (8, 4))]))
-    assert [row[4] for row in rows] == ["", ""]
-
-
-def curve(*fitness):
-    return {"generation": list(range(1, len(fitness) + 1)), "fitness": list(fitness)}
-
-
-def test_generations_to_a_level_is_of_the_mean_of_the_last_winners():
-    assert results.generations_to(curve(0, 1, 0, 1, 1), 0.6, window=3) == 4
-    assert results.generations_to(curve(0, 1, 0, 1, 0), 0.7, window=3) is None
-    assert results.generations_to(curve(1, 1), 0.1, window=10) is None
-
-
-@pytest.mark.parametrize("level", [0.1, 0.7, 0.9, 0.95, 0.99, 1])
-def test_a_level_that_is_just_met_is_reached(level):
-    """Though the mean of ten times a number may be rounded to less than it."""
-    assert results.generations_to(curve(0, *[level] * 12), level) == 11
-
-
-def test_table_to_a_level_counts_the_repeats_that_reached_it():
-    runs = [repeat("a", "b", (100, 100)) for _ in range(2)]
-    for run, tenths in zip(runs, (20, 1000)):
-        for task, steps in zip(run["tasks"], (tenths, 10)):
-            task["curve"] = curve(*np.minimum(np.arange(100) / steps, 1))
-    first, later = results.table(runs, 0.5).splitlines()[2:]
-    assert first.split(" | ")[2:5] == ["1 of 2", "16.0", ""]
-    assert later.split(" | ")[2:5] == ["2 of 2", "11.0 ± 0.0", ""]
-
-
-# ---- Appending ----
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -337,146 +273,6 @@ def test_results_need_a_folder(tmp_path):
     assert caught.value.filename == filename
 
 
-# ---- Controls and retention ----
-
-
-def controlled(seed, control, generations, converged=True):
-    result = repeat("1v3", "1v2", (100, generations), seed=seed)
-    for task in result["tasks"]:
-        task["converged"] = converged
-    return result | {"seed": seed, "control": control}
-
-
-def test_controls_are_compared_on_the_same_seeds():
-    found = [controlled(seed, "pathnet", 50 + seed) for seed in range(4)]
-    found += [controlled(seed, "scratch", 100 + 2 * seed) for seed in range(4)]
-    found += [controlled(seed, "finetune", 200, seed > 0) for seed in range(4)]
-    rows = cells(results.control_table(found))
-    assert [row[:2] for row in rows] == [
-        [task, control]
-        for task in ("1: 1v3", "2: 1v2")
-        for control in ("pathnet", "scratch", "finetune")
-    ]
-    assert [row[5] for row in rows[:3]] == ["", "", ""]
-    # Every seed has the same ratio, and so has every resample.
-    assert rows[3][5] == "2.00 [2.00, 2.00]"
-    assert rows[4][5] == ""
-    assert rows[5][5].startswith("0.52 [0.5")
-    assert rows[5][3:5] == ["3", "200.0 ± 0.0"]
-
-
-def test_controls_are_compared_after_the_same_tasks():
-    """Repeats of one seed that learned another task before are others."""
-    found = []
-    for before, scale in (("1v3", 1), ("4v5", 3)):
-        for control, generations in (("pathnet", 50), ("scratch", 100)):
-            for seed in range(2):
-                result = controlled(seed, control, scale * generations)
-                result["tasks"][0]["name"] = before
-                found.append(result)
-    rows = {
-        (task, control): row
-        for task, control, *row in cells(results.control_table(found))
-    }
-    assert rows["2: 1v2", "pathnet"][0] == "4"
-    assert rows["2: 1v2", "pathnet"][2:4] == ["100.0 ± 28.9", "2.00 [2.00, 2.00]"]
-    assert rows["1: 1v3", "pathnet"][0] == "2"
-
-
-def test_results_from_before_there_were_controls_are_of_pathnet():
-    found = [controlled(0, control, 50) for control in ("pathnet", "scratch")]
-    del found[0]["control"]
-    assert [row[1] for row in cells(results.control_table(found))][:2] == [
-        "pathnet",
-        "scratch",
-    ]
-
-
-@pytest.mark.parametrize("paired", [True, False])
-def test_an_interval_needs_two_values_each_and_a_ratio(paired):
-    assert results.speedup_interval([3], [2], paired) is None
-    assert results.speedup_interval([3, 4], [0, 1], paired) is None
-    assert results.speedup_interval([3], [2, 3], paired=False) is None
-    assert results.speedup_interval([3, 4], [2], paired=False) is None
-
-
-def test_the_text_of_a_speedup_says_no_more_than_is_known():
-    assert results.speedup_text([], [3], paired=False) == ""
-    assert results.speedup_text([3], [2], paired=False) == "1.50"
-    assert results.speedup_text([3, 3], [2, 2, 2], paired=False) == "1.50 [1.50, 1.50]"
-
-
-@pytest.mark.parametrize(
-    ("paired", "sizes"), [(True, (30, 30)), (False, (30, 30)), (False, (20, 40))]
-)
-def test_the_interval_of_a_speedup_covers_it(paired, sizes):
-    """Of 60 samples with a true ratio of 2, an interval of 95 % holds it in most."""
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(60):
-        first, second = rng.normal(200, 40, sizes[0]), rng.normal(100, 20, sizes[1])
-        low, high = results.speedup_interval(first, second, paired)
-        covered += low < 2 < high
-    assert 50 <= covered < 60
-
-
-def test_the_interval_of_an_unpaired_speedup_is_that_of_a_plain_bootstrap():
-    rng = np.random.default_rng(1)
-    first, second = rng.normal(180, 30, 25), rng.normal(90, 20, 40)
-    ratios = [
-        rng.choice(first, len(first)).mean() / rng.choice(second, len(second)).mean()
-        for _ in range(5000)
-    ]
-    expected = np.percentile(ratios, [2.5, 97.5])
-    found = results.speedup_interval(first, second, paired=False)
-    np.testing.assert_allclose(found, expected, rtol=0.01)
-
-
-def test_pairs_that_vary_together_have_a_narrow_interval():
-    second = np.array([50.0, 100, 150, 200])
-    paired = results.speedup_interval(2 * second, second, paired=True)
-    np.testing.assert_allclose(paired, [2, 2])
-    low, high = results.speedup_interval(2 * second, second, paired=False)
-    assert low < 1.5 and high > 2.5
-
-
-def test_settings_differ_by_control():
-    found = [controlled(0, control, 50) for control in ("pathnet", "scratch")]
-    assert set(results.by_setting(found)) == {"control=pathnet", "control=scratch"}
-    assert list(results.by_setting(found, ignored={"control"})) == [""]
-    old = repeat("1v3", "1v2", (100, 50))  # from before there were controls
-    assert list(results.by_setting([found[0], old])) == [""]
-
-
-def remembered(*rows):
-    result = repeat("1v3", "1v2", (100, 50))
-    for task, count in zip(result["tasks"], (9, 15)):
-        task["modules_so_far"] = count
-    return result | {"retention": list(rows)}
-
-
-def test_retention_is_a_matrix_a_repeat():
-    found = [remembered([0.5], [0.5, 0.75]), remembered([0.25], [0.25, 1])]
-    names, accuracy = results.retention(found)
-    assert names == ["1v3", "1v2"]
-    expected = [[[0.5, np.nan], [0.5, 0.75]], [[0.25, np.nan], [0.25, 1]]]
-    np.testing.assert_array_equal(accuracy, expected)
-    lines = results.retention_table(found[:1]).splitlines()
-    assert lines[0] == "| held-out % on | 1v3 | 1v2 | generations | modules so far |"
-    assert lines[2] == "| after 1: 1v3 | 50.00 |  | 100 | 9 |"
-    assert lines[3] == "| after 2: 1v2 | 50.00 | 75.00 | 50 | 15 |"
-
-
-def test_retention_of_different_tasks_is_refused():
-    other = repeat("1v2", "1v3", (1, 1)) | {"retention": [[0.5], [0.5, 0.5]]}
-    with pytest.raises(ValueError, match="same tasks in the same order"):
-        results.retention([remembered([0.5], [0.5, 0.75]), other])
-    with pytest.raises(KeyError, match="retention"):
-        results.retention([repeat("a", "b", (1, 1))])
-    with pytest.raises(ValueError, match="no task"):
-        results.retention([])
-
-
 def test_damaged_batches_are_refused_or_read(tmp_path):
     """PATHNET_FUZZ_CASES sets how many."""
     file = tmp_path / "results.jsonl"
@@ -486,7 +282,7 @@ def test_damaged_batches_are_refused_or_read(tmp_path):
     for seed in range(FUZZ_CASES):
         file.write_bytes(damaged(content, np.random.default_rng(seed)))
         try:
-            held = results.batch(file, "trial", {"M": 10}, ["seed"])
+            held = results.batch(file, "trial", {"M": 10}, MAY_DIFFER)
         except UserError as error:
             refused += 1
             assert str(file) in str(error), f"seed {seed}"
@@ -500,49 +296,18 @@ def test_a_batch_of_nonsense_is_refused(tmp_path, change):
     result = repeat("a", "b", (4, 2)) | {"script": "trial", "seed": 3, "control": "x"}
     file = write(tmp_path / "results.jsonl", result | change)
     with pytest.raises(UserError, match=r"results\.jsonl: .*no repeat"):
-        results.batch(file, "trial", {"M": 10}, ["seed"])
+        results.batch(file, "trial", {"M": 10}, MAY_DIFFER)
 
 
-def test_a_speedup_is_against_the_same_game_learned_before():
-    def game(name, steps):
-        curve = {"steps": [steps], "return": [20.0], "episodes": [30]}
-        return {"name": name, "steps": steps, "score": 20.0, "curve": curve}
-
-    tasks = [game("pong", 90), game("breakout", 50), game("pong", 30)]
-    rows = cells(results.score_table([{"seed": 0, "tasks": tasks}], levels=(0,)))
-    assert [row[4:] for row in rows] == [["90", ""], ["50", ""], ["30", "3.00"]]
-
-
-def test_controls_of_games_are_compared_by_the_steps_to_a_score():
-    def game(steps, score):
-        curve = {"steps": [steps], "return": [score], "episodes": [30]}
-        return {"name": "pong", "steps": steps, "score": score, "curve": curve}
-
-    found = [
-        {"seed": seed, "control": control, "tasks": [game(900, 20.0), game(*second)]}
-        for seed in range(2)
-        for control, second in (
-            ("pathnet", (100 + 100 * seed, 20.0)),
-            ("scratch", (300 + 300 * seed, 20.0)),
-            ("finetune", (150, 20.0 - 30 * seed)),
-        )
-    ]
-    rows = cells(results.score_control_table(found, levels=(0, 15)))
-    assert [row[:5] for row in rows] == [
-        ["1: pong", "pathnet", "2", "900 ± 0", ""],
-        ["1: pong", "scratch", "2", "900 ± 0", ""],
-        ["1: pong", "finetune", "2", "900 ± 0", ""],
-        ["2: pong", "pathnet", "2", "150 ± 50", "3.00 [3.00, 3.00]"],
-        ["2: pong", "scratch", "2", "450 ± 150", ""],
-        ["2: pong", "finetune", "2", "150, 1 never", "2.00"],
-    ]
-
-
-def test_a_task_that_ended_on_its_score_reached_it():
-    """The curve's last point holds other episodes as well."""
-    curve = {"steps": [100, 200], "return": [0.0, 14.0], "episodes": [30, 40]}
-    task = {"name": "pong", "steps": 190, "score": 15.0, "curve": curve}
-    rows = results.score_table([{"seed": 0, "tasks": [task]}]).splitlines()
-    assert rows[-1] == "| 0 | 1: pong | 190 | 15.0 | 100 |  | 190 |  |"
-    rows = results.score_table([{"seed": 0, "tasks": [task | {"score": 14.9}]}])
-    assert rows.splitlines()[-1].endswith("| 100 |  | never |  |")
+def test_a_batch_holds_repeats_that_differ_only_where_they_may(tmp_path):
+    result = repeat("a", "b", (4, 2)) | {"script": "trial", "control": "x"}
+    file = write(tmp_path / "results.jsonl", *(result | {"seed": s} for s in (3, 4)))
+    flags = {"seed": 7, "M": 10}
+    assert results.batch(file, "trial", flags, MAY_DIFFER) == {(3, "x"), (4, "x")}
+    with pytest.raises(UserError, match=r"other settings \(--seed=0\); name"):
+        results.batch(file, "trial", flags, ())
+    with pytest.raises(UserError, match=r"other settings \(--M=10\); name"):
+        results.batch(file, "trial", flags | {"M": 5}, MAY_DIFFER)
+    with pytest.raises(UserError, match=r"other settings \(trial_pathnet\.py\); name"):
+        results.batch(file, "other", flags, MAY_DIFFER)
+    assert results.batch(tmp_path / "missing", "trial", flags, MAY_DIFFER) == set()
