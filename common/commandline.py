@@ -1,18 +1,98 @@
-"""The command line: absl flags, and every mistake as one line with exit status 2."""
+"""The command line: flags in groups, and every mistake as one line with exit status 2.
 
+A script defines its flags with absl, in groups that say what they decide, and runs:
+
+    def define_flags():
+        with commandline.flag_group("The grid", commandline.NETWORK):
+            flags.DEFINE_integer("L", 3, "Number of layers.", lower_bound=1)
+
+    if __name__ == "__main__":
+        commandline.run(main, define_flags)
+"""
+
+import contextlib
+import dataclasses
 import os
 import sys
+import textwrap
 import time
+from collections.abc import Callable, Iterator
 
-from absl import app, flags
+from absl import flags
+
+# What a flag decides: every flag has exactly one of these. `results` groups repeats by
+# the first two, a batch must agree in all but the last two, and a saved network keeps
+# the first and the seed that REPEAT names.
+NETWORK = "network"  # what is built, and of which data
+LEARNING = "learning"  # how it learns, and for how long
+TASKS = "tasks"  # what is learned, and in which order
+REPEAT = "repeat"  # which repeats are learned
+PLACE = "place"  # where things lie, and what is shown
 
 
 class UserError(Exception):
     """What the user can mend: one line that names the flag or file and what to do."""
 
 
-def run(main, with_files=False):
-    """Runs a script: `main()` with the flags parsed, mistakes told in one line.
+@dataclasses.dataclass(frozen=True)
+class FlagGroup:
+    """Flags that --help shows together.
+
+    Attributes:
+      title: what stands above them. decides: NETWORK, LEARNING, TASKS, REPEAT or PLACE.
+      names: of the flags, in the order of their definitions.
+    """
+
+    title: str
+    decides: str
+    names: tuple[str, ...]
+
+
+_groups: list[FlagGroup] = []
+
+
+@contextlib.contextmanager
+def flag_group(title: str, decides: str) -> Iterator[None]:
+    """Within it flags are defined; they become a group. Groups do not nest."""
+    before = set(flags.FLAGS)
+    yield
+    names = tuple(name for name in flags.FLAGS if name not in before)
+    _groups.append(FlagGroup(title, decides, names))
+
+
+def flag_names(*decisions: str) -> list[str]:
+    """Names of the script's flags that decide one of these, in order; of all, if none."""
+    return [
+        name
+        for group in _groups
+        for name in group.names
+        if not decisions or group.decides in decisions
+    ]
+
+
+def flag_values() -> dict:
+    """The values of all flags of the script, by name, in the order of definition."""
+    return {name: flags.FLAGS[name].value for name in flag_names()}
+
+
+def decided_by(define_flags: Callable[[], None]) -> dict[str, str]:
+    """What each flag that `define_flags` defines decides, by name.
+
+    The flags are only looked at: none of them is a flag of this script afterwards.
+    """
+    before, groups = set(flags.FLAGS), list(_groups)
+    _groups.clear()
+    try:
+        define_flags()
+        return {name: group.decides for group in _groups for name in group.names}
+    finally:
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+        _groups[:] = groups
+
+
+def run(main: Callable, define_flags: Callable = lambda: None, with_files=False) -> None:
+    """Runs a script: `main()` with its flags parsed, mistakes told in one line.
 
     With `with_files`, the arguments that are no flags are given to main as a list.
 
@@ -20,39 +100,31 @@ def run(main, with_files=False):
     a file or a folder that cannot be written, 130 for Ctrl-C. Any other exception is a
     defect of the program and keeps its traceback.
     """
-
-    def parse(argv):
-        try:
-            unread = flags.FLAGS(argv)
-        except SystemExit:  # absl's way to end once it has shown help, as a failure
-            sys.exit(0)
-        if len(unread) > 1 and not with_files:
+    with _one_line_for_mistakes():
+        define_flags()
+        flags.DEFINE_bool("help", False, "Show this help.", short_name="?")
+        files = flags.FLAGS(sys.argv)[1:]
+        if flags.FLAGS["help"].value:
+            print(_help())
+        elif with_files:
+            main(files)
+        elif files:
             raise UserError(
-                f"unexpected argument '{unread[1]}': write options as --name=value"
+                f"unexpected argument '{files[0]}': write options as --name=value"
             )
-        return unread
-
-    def call(argv):
-        return main(argv[1:]) if with_files else main()
-
-    app.run(
-        lambda argv: _tell(call, argv), flags_parser=lambda argv: _tell(parse, argv)
-    )
+        else:
+            main()
 
 
-def flag_values():
-    """The values of all flags of the script, by name."""
-    return {f.name: f.value for f in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
-
-
-def say(message):
+def say(message: str) -> None:
     """A line for whoever reads the log, with the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 
-def _tell(function, argv):
+@contextlib.contextmanager
+def _one_line_for_mistakes() -> Iterator[None]:
     try:
-        return function(argv)
+        yield
     except (UserError, flags.Error) as error:
         _exit(error, 2)
     except BrokenPipeError:
@@ -67,15 +139,24 @@ def _tell(function, argv):
         _exit("interrupted", 130)
 
 
-def _hook(kind, error, traceback):
-    """Ctrl-C while a script still imports TensorFlow: a line, no traceback."""
-    if issubclass(kind, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, traceback)
+def _help() -> str:
+    """The script's docstring and its flags, group by group."""
+    parts = [sys.modules["__main__"].__doc__.strip()]
+    for group in _groups:
+        parts.append("\n".join([f"{group.title}:", *map(_flag_help, group.names)]))
+    parts.append("--flagfile=FILE reads flags from a file, one a line.")
+    return "\n\n".join(parts)
 
 
-sys.excepthook = _hook
+def _flag_help(name: str) -> str:
+    flag = flags.FLAGS[name]
+    default = "none" if flag.default is None else flag.default_as_str.strip("'")
+    text = f"{flag.help} Default: {default}."
+    values = getattr(flag.parser, "enum_values", None)
+    if values:
+        text = f"{flag.help} One of {', '.join(values)}. Default: {default}."
+    body = textwrap.fill(text, 88, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return f"  --{'[no]' if flag.boolean else ''}{name}\n{body}"
 
 
 def _exit(message, status):
