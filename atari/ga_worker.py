@@ -111,10 +111,10 @@ class GaWorker:
         """The looks of one session."""
         saved = time.monotonic()
         while (look := self.observe(session)) is not None:
-            if self._asks_for_decision(look):
+            if self.asks_for_decision(look):
                 yield look
                 self.carry_out(session)
-            if self._stop_asked and len(self._outcomes) < len(self._plan.games):
+            if self._stop_asked and not self.all_tasks_are_over():
                 self.save(session)
                 say("stopped, with a checkpoint")
                 raise SystemExit(128 + signal.SIGTERM)
@@ -124,10 +124,17 @@ class GaWorker:
             self._sleep()
         self.save(session)
 
-    def _asks_for_decision(self, look):
-        """Fine-tuning trains the best path of the first task on: nothing evolves."""
+    def asks_for_decision(self, look: Look) -> bool:
+        """Whether the loop sees this look.
+
+        Fine-tuning goes on with the best path of the first task: nothing evolves.
+        """
         evolves = self._plan.control != "finetune" or self._state.task == 0
         return look.task_is_over or evolves
+
+    def all_tasks_are_over(self) -> bool:
+        """Whether there is an outcome of every task."""
+        return len(self._outcomes) == len(self._plan.games)
 
     def _ask_to_stop(self, *_):
         self._stop_asked = True
