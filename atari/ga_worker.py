@@ -155,7 +155,7 @@ class GaWorker:
         """
         state = self.graph.read(session)
         if not state.ready:
-            raise tf.errors.AbortedError(None, None, "a server was restarted")
+            raise tf.errors.AbortedError(None, None, "a server was started again")
         if state.task >= len(self._plan.games):
             return None
         episodes = self.graph.take_episodes(session)
