@@ -1,34 +1,196 @@
-"""A3C on a PathNet: the network of one actor's path, its losses and its gradients.
+"""A3C on a PathNet: the conv grid, and the network, losses and gradients of one path.
 
 Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement Learning" (arXiv
 1602.01783), with the grid of Fernando et al. 2017 (arXiv 1701.08734, section 3.2) in
 place of its network.
 
-An actor pulls its path's modules once a rollout, acts on copies of its own, and pushes
-gradients of those modules alone: what travels does not depend on M. Between two pulls
-its parameters do not change, so that what it computes when it acts, from the outputs of
-layer 1 to the gates of the LSTM, is what learning needs: it is kept, and learning only
-goes back through it.
+An actor pulls its path's modules once a rollout, acts on its copies of them, and pushes
+gradients of those modules alone: what travels does not depend on M. Its parameters do
+not change between two pulls, so everything that it computes when it acts, from the
+outputs of layer 1 to the gates of the LSTM, is kept as `Activations`, and learning only
+goes back through them.
+
+The forward pass and the way back are therefore written separately, and change together:
+
+    PathGraph._forward, in the order of computation    the way back
+    ------------------------------------------------   ------------------------
+    layer 1, on pixels                                 _first_layer_gradients
+    layers 2 to L                                      _back_through
+    the LSTM                                           _back_in_time
+    policy and value                                   _gradients
+    `Activations`, which the second column reads       _build_act, which keeps them
+
+The plain version is `reference` in tests/test_a3c.py: every module is computed and
+multiplied by 1 or 0, and the gradients are TensorFlow's. The tests compare both.
+benchmarks/plain_a3c.py is a whole actor written that way, to compare the speed with.
 """
 
-from atari.environments import FRAMES, SCREEN
-from atari.parameter_servers import EPISODE, UNITS
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from common import tf1 as tf
+
+KERNELS = 8  # of a conv module
+UNITS = 256  # of a linear module of the last layer, and of the LSTM
+
+# What an actor reports of an episode: its task, the actor, the version of the path that
+# it was played on from its first to its last step (-1: more than one), its return, its
+# length in agent steps, the task's agent steps at its end.
+EPISODE = ("task", "actor", "version", "episodic_return", "length", "steps")
 
 # Roughly what the grey pixels of a game, 0 to 255, average to and vary by.
 PIXEL_MEAN, PIXEL_DEVIATION = 90.0, 38.0
 
 
-def n_step_returns(rewards, ends, bootstrap, gamma):
+@dataclasses.dataclass(frozen=True)
+class ConvGrid:
+    """L - 1 layers of conv modules, a last one of linear modules, and a head for each task.
+
+    Attributes:
+      L: number of layers. M: modules of a layer. N: the most of them that are active.
+      kernel_num: int [L - 1], side of the kernels of each conv layer, in pixels.
+      stride_size: int [L - 1], strides of the same.
+      actions: for each task the number of actions of its game.
+      use_lstm: whether an LSTM follows the last layer.
+      screen: side of the square screens, in pixels.
+      frames: screens of an observation, the channels of the first layer's input.
+    """
+
+    L: int
+    M: int
+    N: int
+    kernel_num: tuple[int, ...]
+    stride_size: tuple[int, ...]
+    actions: tuple[int, ...]
+    use_lstm: bool = True
+    screen: int = 84
+    frames: int = 4
+
+    def kernel_shapes(self) -> list[tuple[int, ...]]:
+        """Shape of the weights of one module of each layer, output last.
+
+        Raises:
+          ValueError: the screen is too small for so many layers.
+        """
+        side, channels, shapes = self.screen, self.frames, []
+        for size, stride in zip(self.kernel_num, self.stride_size):
+            if size > side:
+                raise ValueError(
+                    f"layer {len(shapes) + 1}: a kernel of {size} pixels does not fit "
+                    f"into an input of {side}"
+                )
+            shapes.append((size, size, channels, KERNELS))
+            side, channels = (side - size) // stride + 1, KERNELS
+        return [*shapes, (side * side * channels, UNITS)]
+
+    def head_shapes(self, task: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters that belong to one task alone, by name."""
+        lstm = {"lstm/kernel": (2 * UNITS, 4 * UNITS), "lstm/bias": (4 * UNITS,)}
+        return (lstm if self.use_lstm else {}) | {
+            "policy/kernel": (UNITS, self.actions[task]),
+            "policy/bias": (self.actions[task],),
+            "value/kernel": (UNITS, 1),
+            "value/bias": (1,),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Learning:
+    """How an actor learns; the losses are summed over a rollout, as A3C does.
+
+    Attributes:
+      t_max: agent steps of a rollout, between two updates.
+      gamma: discount of rewards, an agent step.
+      entropy, value_weight: weights of the policy's entropy and of the value's error.
+      learning_rate: of RMSProp at the start, for each environment of an actor.
+      rms_decay, rms_momentum, rms_epsilon: of RMSProp; see Shared.apply.
+      grad_norm_clip: largest norm of an actor's gradient.
+      max_time_step: most agent steps of a task; the learning rate is 0 there.
+    """
+
+    t_max: int = 20
+    gamma: float = 0.99
+    entropy: float = 0.01
+    value_weight: float = 0.5
+    learning_rate: float = 7e-4
+    rms_decay: float = 0.99
+    rms_momentum: float = 0.0
+    rms_epsilon: float = 0.1
+    grad_norm_clip: float = 5.0
+    max_time_step: int = 15_000_000
+
+    def rate(self, steps):
+        """The learning rate after so many agent steps (a tensor): falls linearly to 0."""
+        done = tf.cast(steps, tf.float32) / self.max_time_step
+        return self.learning_rate * (1 - done)
+
+
+class LayerActivations(NamedTuple):
+    """What the way back needs of one layer.
+
+    Attributes:
+      outputs: float32 [E, height, width, KERNELS], in the last layer [E, UNITS]: the sum
+        over all modules.
+      active: bool [E, ..., slots * outputs] of the path's modules, and of the frozen ones
+        if the task has any: which ReLU units are above zero. Layer 1 is as far back as
+        learning goes: it has that of the path's modules alone.
+    """
+
+    outputs: object
+    active: tuple
+
+
+class LstmActivations(NamedTuple):
+    """What the way back needs of the LSTM.
+
+    Attributes:
+      inputs: float32 [E, 2 * UNITS], the grid's output and the LSTM's earlier output.
+      gates: float32 [E, 4 * UNITS], before their nonlinearities.
+      cell: float32 [E, UNITS], before the step.
+    """
+
+    inputs: object
+    gates: object
+    cell: object
+
+
+class Activations(NamedTuple):
+    """What the way back needs of a forward step in E environments; variables keep it.
+
+    Attributes:
+      observation: uint8 [E, screen, screen, frames].
+      layers: LayerActivations of each layer.
+      lstm: LstmActivations, or an empty tuple without an LSTM.
+      output: float32 [E, UNITS], what policy and value are computed from.
+    """
+
+    observation: object
+    layers: tuple[LayerActivations, ...]
+    lstm: tuple
+    output: object
+
+    def names(self) -> list[str]:
+        """A name for each of its tensors, in the order of `tf.nest.flatten`."""
+        names = ["observation"]
+        for layer, (_, active) in enumerate(self.layers, 1):
+            parts = ("path", "frozen")[: len(active)]
+            names += [f"layer{layer}/outputs", *[f"layer{layer}/{p}" for p in parts]]
+        lstm = self.lstm._fields if self.lstm else ()
+        return [*names, *[f"lstm/{name}" for name in lstm], "output"]
+
+
+def n_step_returns(rewards: Sequence, ends: Sequence, bootstrap, gamma: float) -> list:
     """R_t = r_t + gamma * R_{t+1}, cut where an episode ends (algorithm S3 of A3C).
 
     Args:
       rewards: [T] sequence of float [E], the reward for the action of step t.
       ends: [T] sequence of float [E], 1 where that action ended the episode.
       bootstrap: float [E], value of the state after the last step.
+      gamma: discount of a step.
 
     Returns:
-      list of T arrays (or tensors, if such were given) [E].
+      List of T arrays (or tensors, if such were given) [E].
     """
     returns = []
     following = bootstrap
@@ -38,23 +200,33 @@ def n_step_returns(rewards, ends, bootstrap, gamma):
     return returns[::-1]
 
 
-class Actor:
+class PathGraph:
     """The modules of one actor's path, for one task, as ops of the default graph.
 
     Layout: NHWC; the modules of a layer side by side in the output channels of one
     kernel, so that a layer is one convolution, however many modules are active.
 
+    Args:
+      shared: parameter_servers.Shared, the variables that all actors share.
+      actor: index of the actor. task: index of the task.
+      envs: number of environments, E.
+      device: name of this process's device.
+
     Attributes:
+      observation, state, step: placeholders of `act`: uint8 [E, screen, screen, frames],
+        float32 [2, E, UNITS], and the int step of the rollout.
+      actions, rewards, ends, finished: placeholders of `push`: int64, float32 and float32
+        [T, E], and float64 [n, len(EPISODE)], the episodes that ended meanwhile.
       pull, pull_fixed: copy what this actor needs from the servers. Frozen modules
         never change in a task: once is enough for them.
       observed: (ready, task, version, steps), as of the same run's pull.
-      act: (actions int64 [E], state float32 [2, E, 256]) from `observation`, `state`.
-        Keeps what learning needs to know of it, as that of `step` of the rollout.
+      act: (actions int64 [E], state float32 [2, E, UNITS]) from `observation`, `state`.
+        Keeps the activations as those of `step` of the rollout.
       push: (accepted, {name: loss}) from a rollout whose every step has been acted in;
         `observation` and `state` are those that follow its last step.
     """
 
-    def __init__(self, shared, actor, task, envs, device):
+    def __init__(self, shared, actor: int, task: int, envs: int, device: str) -> None:
         self.t_max = shared.learning.t_max
         self._shared = shared
         self._task = task
@@ -71,8 +243,8 @@ class Actor:
                 self._build_push()
 
     def _build_inputs(self):
-        T, E = self.t_max, self._envs
-        screens = [E, SCREEN, SCREEN, FRAMES]
+        T, E, grid = self.t_max, self._envs, self._shared.grid
+        screens = [E, grid.screen, grid.screen, grid.frames]
         self.observation = tf.placeholder(tf.uint8, screens, "observation")
         self.state = tf.placeholder(tf.float32, [2, E, UNITS], "state")
         self.step = tf.placeholder_with_default(0, [], "step")
@@ -115,7 +287,7 @@ class Actor:
         self.pull_fixed = tf.group(*copies)
 
     def _pull_modules(self, name, index, on, copies):
-        """[L] of (kernel [..., slots * outputs], bias [slots * outputs]), own copies.
+        """[L] of (kernel [..., slots * outputs], bias [slots * outputs]), as local copies.
 
         A slot that holds no module is all zeros: so is its output, and its gradient.
         Those of layer 1 take bytes, see _of_pixels.
@@ -143,20 +315,19 @@ class Actor:
         return modules
 
     def _parts(self, layer):
-        """(kernel, bias) of the own modules of a layer, and of the frozen ones."""
+        """(kernel, bias) of the path's modules of a layer, and of the frozen ones."""
         parts = [self._modules[layer]]
         if self._task > 0:
             parts.append(self._fixed[layer])
         return parts
 
     def _forward(self):
-        """What comes of `observation` and `state`: one step in every environment.
+        """One step in every environment, from `observation` and `state`.
 
         Returns:
-          (output, state, known): float32 [E, 256], what policy and value are made of;
-          the new state; and {name: tensor}, what learning needs to know of this step.
+          (activations, state): its Activations and the new state.
         """
-        known = {"observation": self.observation}
+        layers = []
         x = tf.cast(self.observation, tf.float32)
         for layer, stride in enumerate(self._strides):
             units = [
@@ -165,33 +336,37 @@ class Actor:
             ]
             outputs = self._shared.grid.kernel_shapes()[layer][-1]
             x = tf.add_n([_sum_of_modules(y, outputs) for y in units])
-            known[f"outputs{layer}"] = x
-            # Layer 1 is as far back as learning goes: only its own modules' errors count.
-            for part, y in enumerate(units if layer else units[:1]):
-                known[f"active{layer}_{part}"] = y > 0
-        state = self.state
+            # Nothing goes back through the frozen modules of layer 1.
+            active = tuple(y > 0 for y in (units if layer else units[:1]))
+            layers.append(LayerActivations(x, active))
+        state, lstm = self.state, ()
         if self._shared.grid.use_lstm:
             output, cell = tf.unstack(state)
             inputs = tf.concat([x, output], 1)
             gates = inputs @ self._head["lstm/kernel"] + self._head["lstm/bias"]
-            known |= {"inputs": inputs, "gates": gates, "cell": cell}
+            lstm = LstmActivations(inputs, gates, cell)
             state = tf.stack(_lstm(gates, cell))
             x = state[0]
-        return x, state, known | {"output": x}
+        return Activations(self.observation, tuple(layers), lstm, x), state
 
     def _build_act(self):
         """One step: an action of each environment, drawn from the policy."""
-        output, state, known = self._forward()
-        self._known = {
-            name: _local(f"known/{name}", [self.t_max, *value.shape], value.dtype)
-            for name, value in known.items()
-        }
+        activations, state = self._forward()
+        now = tf.nest.flatten(activations)
+        # The server of this process keeps variables by their names from task to task: a
+        # name has to stand for the same kind of thing in the graph of every task.
         kept = [
-            tf.scatter_update(self._known[name], self.step, value)
-            for name, value in known.items()
+            _local(f"activations/{name}", [self.t_max, *value.shape], value.dtype)
+            for name, value in zip(activations.names(), now)
         ]
-        with tf.control_dependencies(kept):
-            actions = tf.random.categorical(self._policy(output), 1)[:, 0]
+        self._kept = tf.nest.pack_sequence_as(activations, kept)
+        keep = [
+            tf.scatter_update(variable, self.step, value)
+            for variable, value in zip(kept, now)
+        ]
+        with tf.control_dependencies(keep):
+            policy = self._policy(activations.output)
+            actions = tf.random.categorical(policy, 1)[:, 0]
         self.act = (actions, state)
 
     def _policy(self, x):
@@ -199,11 +374,6 @@ class Actor:
 
     def _value(self, x):
         return (x @ self._head["value/kernel"] + self._head["value/bias"])[..., 0]
-
-    def _all_steps(self, name):
-        """What is known of all steps of the rollout, one after the other: [T * E, ...]."""
-        known = self._known[name].read_value()
-        return tf.reshape(known, [-1, *known.shape[2:]])
 
     def _losses(self, logits, value, bootstrap):
         """Sums over the T steps of a rollout, means over its E environments.
@@ -232,12 +402,12 @@ class Actor:
     def _build_push(self):
         shared, learning = self._shared, self._shared.learning
         T, E = self.t_max, self._envs
-        output = self._all_steps("output")
-        bootstrap, *_ = self._forward()
+        output = _all_steps(self._kept.output)
+        following, _ = self._forward()
         losses = self._losses(
             tf.reshape(self._policy(output), [T, E, -1]),
             tf.reshape(self._value(output), [T, E]),
-            tf.stop_gradient(self._value(bootstrap)),
+            tf.stop_gradient(self._value(following.output)),
         )
         loss = (
             losses["policy_loss"]
@@ -267,10 +437,13 @@ class Actor:
         )
 
     def _gradients(self, loss, output):
-        """Of the loss: ([L] of (kernel, bias) of the own modules, {name: of the head}).
+        """Gradients of the loss, by the activations that acting has kept.
 
-        Goes back through what acting has left: nothing of it is computed a second time.
-        An error is the loss's derivative by what the way back has come to.
+        An `error`, here and below, is the derivative of the loss by the outputs of the
+        layer that the way back has come to.
+
+        Returns:
+          ([L] of (kernel, bias) of the path's modules, {name: gradient} of the head).
         """
         names = [name for name in self._head if not name.startswith("lstm")]
         error, *gradients = tf.gradients(loss, [output, *map(self._head.get, names)])
@@ -290,8 +463,8 @@ class Actor:
         The error is that of its inputs from the grid, [T * E, 256].
         """
         steps = zip(
-            tf.unstack(self._known["gates"].read_value()),
-            tf.unstack(self._known["cell"].read_value()),
+            tf.unstack(self._kept.lstm.gates.read_value()),
+            tf.unstack(self._kept.lstm.cell.read_value()),
             tf.unstack(self.ends),
             tf.split(error, self.t_max),
         )
@@ -309,7 +482,7 @@ class Actor:
         of_gates = tf.concat(of_gates[::-1], 0)
         return (
             tf.matmul(of_gates, self._head["lstm/kernel"][:UNITS], transpose_b=True),
-            tf.matmul(self._all_steps("inputs"), of_gates, transpose_a=True),
+            tf.matmul(_all_steps(self._kept.lstm.inputs), of_gates, transpose_a=True),
             tf.reduce_sum(of_gates, 0),
         )
 
@@ -318,11 +491,14 @@ class Actor:
 
         The error is that of its inputs; frozen modules pass it on and learn nothing.
         """
-        x, stride = self._all_steps(f"outputs{layer - 1}"), self._strides[layer]
+        x, stride = (
+            _all_steps(self._kept.layers[layer - 1].outputs),
+            self._strides[layer],
+        )
         parts = self._parts(layer)
         errors = [
-            _of_units(error, self._all_steps(f"active{layer}_{part}"))
-            for part in range(len(parts))
+            _of_units(error, _all_steps(active))
+            for active in self._kept.layers[layer].active
         ]
         kernel, _ = parts[0]
         # Not run, only gone back through.
@@ -354,8 +530,8 @@ class Actor:
         for step, of_step in enumerate(tf.split(error, self.t_max)):
             # One after the other: pixels as floats are the largest thing in memory.
             with tf.control_dependencies([change for change, _ in changes[-1:]]):
-                pixels = self._known["observation"].sparse_read(step)
-                active = self._known["active0_0"].sparse_read(step)
+                pixels = self._kept.observation.sparse_read(step)
+                active = self._kept.layers[0].active[0].sparse_read(step)
             of_units = _of_units(of_step, active)
             change = tf.nn.conv2d_backprop_filter(
                 tf.cast(pixels, tf.float32),
@@ -368,6 +544,12 @@ class Actor:
         kernel, bias = map(tf.add_n, zip(*changes))
         # By the chain rule through _of_pixels, from what takes bytes to what is learned.
         return [(kernel - PIXEL_MEAN * bias) / PIXEL_DEVIATION, bias]
+
+
+def _all_steps(kept):
+    """What a variable keeps of all steps, one after the other: [T * E, ...]."""
+    steps = kept.read_value()
+    return tf.reshape(steps, [-1, *steps.shape[2:]])
 
 
 def _local(name, shape, dtype):

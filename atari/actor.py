@@ -4,12 +4,15 @@ import faulthandler
 import functools
 import os
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 import a3c
-from atari import environments, parameter_servers
-from atari.parameter_servers import LOST
+from atari import environments, sessions, settings
+from atari.cluster import Cluster
+from atari.parameter_servers import Shared
+from atari.sessions import LOST
 from common import events as recording
 from common import tf1 as tf
 from common.commandline import say
@@ -18,29 +21,34 @@ LOG_SECONDS = 5  # between two points of an actor's curves
 
 # The longest that a rollout may take, before this process ends for another to take its
 # place: the time limit of a run does not cover all that may go wrong around it.
-HUNG_SECONDS = 3 * parameter_servers.RUN_SECONDS
+HUNG_SECONDS = 3 * sessions.RUN_SECONDS
 
 
 class Player:
     """The environments of an actor, and what goes on in them from rollout to rollout.
 
+    Args:
+      game: its name. count: number of environments, E. threads: that step them.
+      seed: of the environments.
+
     Attributes:
       state: float32 [2, E, 256], the LSTM's, zero where an episode has just begun.
     """
 
-    def __init__(self, game, count, threads, seed):
+    def __init__(self, game: str, count: int, threads: int, seed: int) -> None:
         self._environments = environments.make(game, count, threads)
         observation, _ = self._environments.reset(seed=seed)
         self._observation = environments.channels_last(observation)
-        self.state = np.zeros([2, count, parameter_servers.UNITS], np.float32)
+        self.state = np.zeros([2, count, a3c.UNITS], np.float32)
         self._returns = np.zeros(count)
         self._lengths = np.zeros(count, int)
         self._versions = None
 
-    def close(self):
+    def close(self) -> None:
+        """Closes the environments."""
         self._environments.close()
 
-    def play(self, act, t_max, version):
+    def play(self, act: Callable, t_max: int, version: int) -> tuple[dict, list]:
         """Plays t_max steps in every environment.
 
         Args:
@@ -49,7 +57,7 @@ class Player:
           version: of the path that `act` plays on.
 
         Returns:
-          (rollout, episodes): arrays by the names of a3c.Actor's placeholders; and the
+          (rollout, episodes): arrays by the names of a3c.PathGraph's placeholders; and the
           episodes that ended: [n] of (version, return, length in steps), version -1 for
           one that was not played on one path from its first step to its last.
         """
@@ -84,84 +92,98 @@ class Player:
         return rollout | following, episodes
 
 
-def run(role, grid, learning, games, envs, threads, seed, folder):
-    """Plays and learns until all tasks are over, whatever happens to the servers."""
-    server = parameter_servers.serve(role, threads)
+def run(
+    role: Cluster, grid: a3c.ConvGrid, learning: a3c.Learning, plan: settings.Actor
+) -> None:
+    """Plays and learns until all tasks are over, whatever happens to the servers.
+
+    Args:
+      role: the cluster and this process of it.
+      grid, learning: what is built, and how it learns.
+      plan: games, number of environments and threads, seed, folder.
+    """
+    server = sessions.serve(role, plan.threads)
     task = 0
-    while task < len(games):
+    while task < len(plan.games):
         graph = tf.Graph()
         with graph.as_default():
-            shared = parameter_servers.Shared(grid, role.actors, len(role.ps), learning)
-            actor = a3c.Actor(shared, role.index, task, envs, role.device)
-            local = tf.local_variables_initializer()
+            shared = Shared(grid, role.actors, len(role.ps), learning)
+            network = a3c.PathGraph(
+                shared, role.index, task, plan.environments, role.device
+            )
+            initialize_local = tf.local_variables_initializer()
         graph.finalize()
         try:
-            with parameter_servers.connect(server, role, graph, say) as session:
-                session.run(local)
-                now = _wait_until_ready(session, actor)
-                if now == task:
-                    say(f"task {task + 1}, {games[task]}")
-                    player = Player(
-                        games[task], envs, threads, _seed(seed, role.index, task)
-                    )
-                    events = Curves(folder, role.index, task, games[task], graph)
-                    try:
-                        now = _learn(session, actor, player, events, role.index, task)
-                    finally:
-                        faulthandler.cancel_dump_traceback_later()
-                        player.close()
-                        events.close()
-                task = now
+            with sessions.connect(server, role, graph) as session:
+                session.run(initialize_local)
+                current = _wait_until_ready(session, network)
+                if current == task:
+                    say(f"task {task + 1}, {plan.games[task]}")
+                    current = _play_task(session, network, role.index, task, plan)
+                task = current
         except LOST as error:
-            say(
-                f"lost the parameter servers, trying again ({parameter_servers.cause(error)})"
-            )
+            say(f"lost the parameter servers, trying again ({sessions.cause(error)})")
             time.sleep(1)
     say("all tasks are over")
 
 
-def _learn(session, actor, player, curves, number, task):
+def _play_task(session, network, number, task, plan):
+    """Plays and learns a task until it is over: returns the one that is on then."""
+    game, seed = plan.games[task], _seed(plan.seed, number, task)
+    player = Player(game, plan.environments, plan.threads, seed)
+    curves = Curves(plan.folder, number, task, game, session.graph)
+    try:
+        return _learn(session, network, player, curves, number, task)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        player.close()
+        curves.close()
+
+
+def _learn(session, network, player, curves, number, task):
     """Rollouts until the task is over: returns the task that is on then."""
-    act = functools.partial(_act, session, actor)
-    session.run(actor.pull_fixed)
+    act = functools.partial(_act, session, network)
+    session.run(network.pull_fixed)
     while True:
         faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
-        (ready, now, version, steps), _ = session.run([actor.observed, actor.pull])
-        if now != task:
-            return int(now)
+        (ready, current, version, steps), _ = session.run(
+            [network.observed, network.pull]
+        )
+        if current != task:
+            return int(current)
         if not ready:
             time.sleep(0.5)
             continue
-        rollout, episodes = player.play(act, actor.t_max, version)
+        rollout, episodes = player.play(act, network.t_max, version)
         finished = [(task, number, v, r, n, steps) for v, r, n in episodes]
-        feed = {getattr(actor, name): values for name, values in rollout.items()}
-        feed[actor.finished] = np.reshape(
-            np.array(finished, float), [-1, len(parameter_servers.EPISODE)]
+        feed = {getattr(network, name): values for name, values in rollout.items()}
+        feed[network.finished] = np.reshape(
+            np.array(finished, float), [-1, len(a3c.EPISODE)]
         )
-        accepted, losses = session.run(actor.push, feed)
+        accepted, losses = session.run(network.push, feed)
         if not accepted:
             time.sleep(0.1)  # the GA worker is about to end the task
         curves.add(int(steps), rollout["actions"].size, episodes, losses)
 
 
-def _act(session, actor, observation, state, step):
-    """Actions and the new state; see a3c.Actor.act."""
-    feed = {actor.observation: observation, actor.state: state, actor.step: step}
+def _act(session, network, observation, state, step):
+    """Actions and the new state; see a3c.PathGraph.act."""
+    feed = {network.observation: observation, network.state: state, network.step: step}
     while True:
         try:
-            return session.run(actor.act, feed)
+            return session.run(network.act, feed)
         except tf.errors.AbortedError as error:
             # All of it runs in this process: a refused run has left nothing behind.
-            if not parameter_servers.is_refused(error):
+            if not sessions.is_refused(error):
                 raise
 
 
-def _wait_until_ready(session, actor):
+def _wait_until_ready(session, network):
     """Waits for the GA worker to set up what is shared: returns the task that is on."""
     since = said = time.monotonic()
     while True:
         try:
-            ready, task, _, _ = session.run(actor.observed)
+            ready, task, _, _ = session.run(network.observed)
             if ready:
                 return int(task)
         except tf.errors.FailedPreconditionError:
@@ -176,18 +198,29 @@ class Curves:
     """TensorBoard curves of one actor in one task, over agent steps of the cluster.
 
     The first actor shows its graph as well: that of the others is the same.
+
+    Args:
+      folder: of the run. number: of the actor. task: its index. game: its name.
+      graph: tf.Graph of the actor.
     """
 
-    def __init__(self, folder, number, task, game, graph):
+    def __init__(self, folder: str, number: int, task: int, game: str, graph) -> None:
         name = os.path.join(folder, f"task{task + 1}_{game}", f"actor_{number}")
         self._events = recording.Events(name, graph if number == 0 else None)
-        self._forget()
+        self._begin_point()
 
-    def _forget(self):
+    def _begin_point(self):
         self._since, self._steps, self._returns = time.monotonic(), 0, []
 
-    def add(self, at, steps, episodes, losses):
-        """A rollout of `steps` that began at step `at` of the task."""
+    def add(self, at: int, steps: int, episodes: list[tuple], losses: dict) -> None:
+        """Adds a rollout of `steps` agent steps that began at step `at` of the task.
+
+        Args:
+          episodes: that ended in it, as of Player.play. losses: by tag.
+
+        Raises:
+          OSError: a point cannot be written.
+        """
         self._steps += steps
         self._returns += [episodic_return for _, episodic_return, _ in episodes]
         seconds = time.monotonic() - self._since
@@ -197,13 +230,14 @@ class Curves:
         if self._returns:
             values["charts/episodic_return"] = np.mean(self._returns)
         self._events.scalars(at, values)
-        self._forget()
+        self._begin_point()
 
-    def close(self):
+    def close(self) -> None:
+        """Ends the file of curves."""
         self._events.close()
 
 
 def _seed(seed, number, task):
-    """A seed for the games of an actor: another one for each actor, task and start."""
+    """A seed for the games of an actor: different for each actor, task and start."""
     key = (number, task, time.time_ns() % 2**32)
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0] // 2)

@@ -5,6 +5,7 @@ episode in the very step that ends one, so that every step is one to learn from.
 """
 
 import difflib
+import functools
 
 import ale_py
 import gymnasium as gym
@@ -16,13 +17,14 @@ from common.commandline import UserError
 SCREEN = 84  # pixels, both ways
 FRAMES = 4  # of an observation
 
-gym.register_envs(ale_py)
-
 CATCH = "catch"  # learned in minutes: for tests and a first try
 
 
-def games():
+@functools.cache
+def games() -> dict[str, str]:
     """Names of all games, and their ids: {"pong": "ALE/Pong-v5", ...}."""
+    gym.register_envs(ale_py)
+    gym.register("Catch-v0", vector_entry_point=Catch)
     atari = {
         spec.kwargs["game"]: spec.id
         for spec in gym.registry.values()
@@ -31,7 +33,7 @@ def games():
     return atari | {CATCH: "Catch-v0"}
 
 
-def check(game):
+def check(game: str) -> None:
     """Raises UserError, with names that are alike, if there is no such game."""
     if game not in games():
         alike = difflib.get_close_matches(game, games())
@@ -39,24 +41,32 @@ def check(game):
         raise UserError(f"flag --games: no game is called '{game}'; {hint}")
 
 
-def make(game, count, threads, **other):
-    """`count` environments of a game, with its own minimal set of actions.
+def make(game: str, count: int, threads: int, **options) -> gym.vector.VectorEnv:
+    """`count` environments of a game, with the minimal set of actions of the game.
 
     Of an Atari game every fourth frame is an observation (the brighter of the last two,
     pixel by pixel), and an episode starts with up to 30 frames without an action.
-    Rewards are as the game gives them. `other` options go to an Atari game as they are.
+    Rewards are as the game gives them.
+
+    Args:
+      game: one of `games`. count: number of environments.
+      threads: that step them. **options: of an Atari game, as ale_py takes them.
 
     Returns:
       gymnasium.vector.VectorEnv; one agent step is four frames of the game.
     """
-    own = {"num_threads": threads} if game != CATCH else {}
-    if game != CATCH:
-        own |= {"repeat_action_probability": 0.0, "reward_clipping": False}
-        own |= {"autoreset_mode": AutoresetMode.SAME_STEP} | other
-    return gym.make_vec(games()[game], num_envs=count, **own)
+    if game == CATCH:
+        return gym.make_vec(games()[game], num_envs=count)
+    defaults = {
+        "num_threads": threads,
+        "repeat_action_probability": 0.0,
+        "reward_clipping": False,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+    return gym.make_vec(games()[game], num_envs=count, **defaults | options)
 
 
-def actions(game):
+def actions(game: str) -> int:
     """Number of actions of a game."""
     environment = make(game, 1, threads=1)
     count = int(environment.single_action_space.n)
@@ -64,8 +74,8 @@ def actions(game):
     return count
 
 
-def channels_last(observation):
-    """[E, 4, 84, 84] -> [E, 84, 84, 4]; frame by frame takes a third of the time."""
+def channels_last(observation: np.ndarray) -> np.ndarray:
+    """uint8 [E, 4, 84, 84] -> [E, 84, 84, 4]; frame by frame takes a third of the time."""
     count, frames, *screen = observation.shape
     moved = np.empty([count, *screen, frames], observation.dtype)
     for frame in range(frames):
@@ -74,20 +84,29 @@ def channels_last(observation):
 
 
 class Screen:
-    """What a game looks like to a person: the same game, in step, in its own colours."""
+    """What a game looks like to a person: the same game, step by step, in colour.
 
-    def __init__(self, game, seed):
-        own = {"grayscale": False, "img_height": 210, "img_width": 160, "stack_num": 1}
-        self._environment = make(game, 1, threads=1, **own)
+    Args:
+      game: its name. seed: that of the player's environment.
+    """
+
+    def __init__(self, game: str, seed: int) -> None:
+        options = {
+            "grayscale": False,
+            "img_height": 210,
+            "img_width": 160,
+            "stack_num": 1,
+        }
+        self._environment = make(game, 1, threads=1, **options)
         self._observation, _ = self._environment.reset(seed=seed)
 
-    def step(self, actions):
-        """Does what the player does; returns the picture."""
+    def step(self, actions: np.ndarray) -> np.ndarray:
+        """Does what the player does; returns the picture, as `picture` does."""
         self._observation = self._environment.step(actions)[0]
         return self.picture()
 
-    def picture(self):
-        """uint8 [height, width, 3]."""
+    def picture(self) -> np.ndarray:
+        """The screen of now: uint8 [height, width, 3]."""
         newest = self._observation[0, -1]
         return newest if newest.ndim == 3 else np.repeat(newest[..., None], 3, 2)
 
@@ -150,6 +169,3 @@ class Catch(gym.vector.VectorEnv):
         cells[every, -1, self._paddle] = 230
         size = SCREEN // self.CELLS
         return cells.repeat(size, 1).repeat(size, 2)
-
-
-gym.register("Catch-v0", vector_entry_point=Catch)

@@ -1,93 +1,14 @@
 """What all processes of an Atari cluster share: variables on the parameter servers.
 
-Any process can die: what it needs to go on is here, and comes back from a checkpoint
+Any process can die: what it needs to go on is here, and is restored from a checkpoint
 when a server dies. See `Shared`.
 """
 
-import dataclasses
 import math
+from collections.abc import Callable
 
-from atari.cluster import PS, WORKER, wait_for_servers
-from atari.environments import FRAMES, SCREEN
+from a3c import EPISODE, ConvGrid, Learning
 from common import tf1 as tf
-from common.commandline import UserError
-
-KERNELS = 8  # of a conv module
-UNITS = 256  # of a linear module of the last layer, and of the LSTM
-
-# What an actor tells about an episode: its task, the actor, the version of the path
-# that it was played on from its first to its last step (-1: more than one), its return,
-# its length in agent steps, the task's agent steps at its end.
-EPISODE = ("task", "actor", "version", "episodic_return", "length", "steps")
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """What is built: L - 1 layers of conv modules, a last one of linear modules.
-
-    Attributes:
-      L, M, N: layers, modules a layer, at most N active a layer.
-      kernel_num: int [L-1], side of the kernels of each conv layer, in pixels.
-      stride_size: int [L-1], strides of the same.
-      actions: int, one a task, number of actions of its game.
-      use_lstm: whether an LSTM follows the last layer.
-    """
-
-    L: int
-    M: int
-    N: int
-    kernel_num: tuple
-    stride_size: tuple
-    actions: tuple
-    use_lstm: bool = True
-
-    def kernel_shapes(self):
-        """Shape of the weights of one module of each layer, output last.
-
-        Raises:
-          ValueError: the screen is too small for so many layers.
-        """
-        side, channels, shapes = SCREEN, FRAMES, []
-        for size, stride in zip(self.kernel_num, self.stride_size):
-            if size > side:
-                raise ValueError(
-                    f"layer {len(shapes) + 1}: a kernel of {size} pixels does not fit "
-                    f"into an input of {side}"
-                )
-            shapes.append((size, size, channels, KERNELS))
-            side, channels = (side - size) // stride + 1, KERNELS
-        return [*shapes, (side * side * channels, UNITS)]
-
-    def head_shapes(self, task):
-        """Shapes of the parameters that belong to one task alone, by name."""
-        lstm = {"lstm/kernel": (2 * UNITS, 4 * UNITS), "lstm/bias": (4 * UNITS,)}
-        return (lstm if self.use_lstm else {}) | {
-            "policy/kernel": (UNITS, self.actions[task]),
-            "policy/bias": (self.actions[task],),
-            "value/kernel": (UNITS, 1),
-            "value/bias": (1,),
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class Learning:
-    """How an actor learns; the losses are summed over a rollout, as A3C does."""
-
-    t_max: int
-    gamma: float
-    entropy: float
-    value_weight: float
-    learning_rate: float
-    rms_decay: float
-    rms_momentum: float
-    rms_epsilon: float
-    grad_norm_clip: float
-    max_time_step: int
-
-    def rate(self, steps):
-        """The learning rate after so many agent steps (a tensor): falls linearly to 0."""
-        done = tf.cast(steps, tf.float32) / self.max_time_step
-        return self.learning_rate * (1 - done)
 
 
 class Shared:
@@ -102,9 +23,9 @@ class Shared:
       servers: number of parameter servers; 0: all is in this process.
 
     Attributes, all variables but the last:
-      kernels, biases: [L] of [M, ...], the modules; see Grid.kernel_shapes.
+      kernels, biases: float32 [L] of [M, ...], the modules; see ConvGrid.kernel_shapes.
       heads: for each task a dict of its own parameters, kept when the next task starts.
-      slots: for each of the above, by name, RMSProp's (square, speed); see _rmsprop.
+      slots: for each of the above, by name, RMSProp's (mean square, step); see _rmsprop.
       task: int64, index of the task; the number of tasks when all are learned.
       steps: int64, agent steps of the current task.
       ready: bool, false until all of this is initialized or restored.
@@ -116,7 +37,9 @@ class Shared:
       episodes: queue of float64 rows, see EPISODE.
     """
 
-    def __init__(self, grid, actors, servers, learning):
+    def __init__(
+        self, grid: ConvGrid, actors: int, servers: int, learning: Learning
+    ) -> None:
         self.grid = grid
         self.learning = learning
         self._devices = [f"/job:ps/task:{n}/cpu:0" for n in range(servers)] or [
@@ -163,12 +86,12 @@ class Shared:
             )
         return variable
 
-    def parameters(self):
+    def parameters(self) -> list:
         """All parameters: modules, then heads."""
         heads = [v for head in self.heads for v in head.values()]
         return [*self.kernels, *self.biases, *heads]
 
-    def state(self):
+    def state(self) -> dict:
         """All variables but `ready`, by name: what a checkpoint holds."""
         state = [self.task, self.steps, self.generation, self.paths, self.versions]
         state += [self.returns, self.played, self.fixed_paths, *self.parameters()]
@@ -179,19 +102,18 @@ class Shared:
         """float32 [L, M], 1 where a module is frozen."""
         return tf.reduce_max(self.fixed_paths, 0)
 
-    def exclusively(self, function):
-        """The ops of function(), run by one process at a time, alone.
+    def exclusively(self, function: Callable):
+        """The ops of function(), which only one process at a time runs.
 
         Gradients and the switch of tasks exclude each other this way.
         """
         with tf.device(self.first_server):
             return self._section.execute(function)
 
-    def apply(self, task, gradients, envs, steps, episodes):
+    def apply(self, task: int, gradients: list[tuple], envs: int, steps, episodes):
         """Applies an actor's gradients to its modules and its head, and counts its steps.
 
-        Nothing happens, and the answer is False, once the task is over: then these are
-        gradients of a task that is no more.
+        Nothing happens once the task is over: then these are gradients of an earlier task.
 
         Args:
           task: int, index of the task that the gradients belong to.
@@ -201,14 +123,17 @@ class Shared:
             much longer, as if each of them had pushed its own.
           steps: int64 tensor, agent steps to count.
           episodes: float64 [n, len(EPISODE)] tensor, those that ended meanwhile.
+
+        Returns:
+          bool tensor, whether the task was still on.
         """
         learning = self.learning
-        # What comes from afar must be here before the others have to wait for it: else
-        # they wait for its transfer, and for ever if the actor is cut off meanwhile.
+        # All that the actor sends must have arrived before this takes the lock: otherwise
+        # the other actors wait for its transfer, and for ever if it is cut off meanwhile.
         with tf.device(self.first_server):
-            steps, told = tf.identity(steps), tf.identity(episodes)
+            steps, finished = tf.identity(steps), tf.identity(episodes)
         arrived = [
-            (variable, _beside(variable, gradient), _beside(variable, index))
+            (variable, _on_server(variable, gradient), _on_server(variable, index))
             for variable, gradient, index in gradients
         ]
 
@@ -222,12 +147,12 @@ class Shared:
         def apply(before):
             rate = envs * learning.rate(before)
             done = [self._rmsprop(*entry, rate) for entry in arrived]
-            done += [self.steps.assign_add(steps), self.episodes.enqueue_many(told)]
+            done += [self.steps.assign_add(steps), self.episodes.enqueue_many(finished)]
             with tf.control_dependencies(done):
                 return tf.constant(True)
 
         arriving = [x for entry in arrived for x in entry[1:] if x is not None]
-        with tf.control_dependencies([steps, told, *arriving]):
+        with tf.control_dependencies([steps, finished, *arriving]):
             return self.exclusively(update)
 
     def _rmsprop(self, variable, gradient, index, rate):
@@ -236,11 +161,13 @@ class Shared:
         square <- decay * square + (1 - decay) * g^2
         speed <- momentum * speed + rate * g / sqrt(square + epsilon)
         variable <- variable - speed
+
+        A3C shares the statistics among its actors (Mnih et al. 2016, section 4).
         """
         learning = self.learning
         square, speed = self.slots[variable.op.name]
         with tf.colocate_with(variable.handle):
-            own = {
+            arguments = {
                 "var": variable.handle,
                 "ms": square.handle,
                 "mom": speed.handle,
@@ -251,11 +178,15 @@ class Shared:
                 "grad": gradient,
             }
             if index is None:
-                return tf.raw_ops.ResourceApplyRMSProp(**own)
-            return tf.raw_ops.ResourceSparseApplyRMSProp(indices=index, **own)
+                return tf.raw_ops.ResourceApplyRMSProp(**arguments)
+            return tf.raw_ops.ResourceSparseApplyRMSProp(indices=index, **arguments)
 
     def initialize(self, seed):
-        """An op that draws all parameters; seed: int64 [2], of stateless random numbers."""
+        """An op that draws all parameters.
+
+        Args:
+          seed: int64 [2] tensor, of stateless random numbers.
+        """
         return tf.group(
             *[
                 self._fresh(
@@ -268,7 +199,7 @@ class Shared:
     def switch(self, seed, geopath, kept, inherit, paths):
         """An op that ends a task and begins the next, while no gradient is applied.
 
-        Modules that are not kept start again. Heads are each task's own, and the next
+        Modules that are not kept are re-initialized. Each task has a head, and the next
         one's is new already.
 
         Args:
@@ -277,8 +208,10 @@ class Shared:
           kept: float32 [L, M], modules whose parameters stay, frozen or not.
           inherit: bool, whether the next task's LSTM starts as a copy of this one's.
           paths: int64 [actors, L, N], the next task's population.
-        """
 
+        Returns:
+          int64 tensor, index of the next task.
+        """
         with tf.device(self.first_server):
             seed, geopath, kept, inherit, paths = map(
                 tf.identity, (seed, geopath, kept, inherit, paths)
@@ -317,8 +250,8 @@ class Shared:
         )
 
 
-def _beside(variable, tensor):
-    """The tensor, if it is one, brought to the server that holds a variable."""
+def _on_server(variable, tensor):
+    """A tensor, or None, on the server that holds a variable."""
     with tf.colocate_with(variable.handle):
         return None if tensor is None else tf.identity(tensor)
 
@@ -344,76 +277,3 @@ def _initial_value(variable, seed, number, active):
     if "policy" in name:
         bound /= 10
     return tf.random.stateless_uniform(shape, seed, -bound, bound)
-
-
-# --------------------------------------------------------------------------------------
-# Sessions
-# --------------------------------------------------------------------------------------
-
-# What a run raises when a parameter server has died, was started again, or is cut off.
-LOST = (
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.NotFoundError,
-    tf.errors.UnavailableError,
-)
-
-RUN_SECONDS = 60  # the longest that one run may take before its servers count as lost
-
-
-def cause(error):
-    """A LOST error as one line."""
-    return f"{type(error).__name__}: {' '.join(error.message.split())[:200]}"
-
-
-def is_refused(error):
-    """Whether a run was refused because its number was that of an earlier one.
-
-    TensorFlow numbers runs at random, and the numbers repeat: of the first 165,000 runs
-    of a trivial graph nine were refused. Nothing is run where a run is refused.
-    """
-    return "RunGraph (Worker) request was received twice" in error.message
-
-
-def serve(role, threads):
-    """Starts this process's server of a cluster.Cluster.
-
-    Raises:
-      UserError: its port is in use.
-    """
-    config = tf.ConfigProto(
-        intra_op_parallelism_threads=threads,
-        inter_op_parallelism_threads=threads + 1,  # one may wait for a server
-    )
-    spec = tf.train.ClusterSpec({PS: list(role.ps), WORKER: list(role.workers)})
-    try:
-        return tf.train.Server(spec, role.job, role.index, config=config)
-    except tf.errors.UnknownError as error:
-        host = (role.ps if role.job == PS else role.workers)[role.index]
-        raise UserError(
-            f"{role.name()}: cannot listen on the port of {host} (is it in use?)"
-        ) from error
-
-
-def connect(server, role, graph, say):
-    """A session of this process, once all parameter servers can be reached."""
-    wait_for_servers(role.ps, say)
-    config = tf.ConfigProto(
-        # Other workers may come and go.
-        device_filters=[f"/job:{PS}", f"/job:{role.job}/task:{role.index}"],
-        operation_timeout_in_ms=1000 * RUN_SECONDS,
-    )
-    return _Session(server.target, graph=graph, config=config)
-
-
-class _Session(tf.Session):
-    """A session whose errors are as the servers tell them.
-
-    TensorFlow looks for names of ops in the text of an error, to add where they were
-    made, and takes hours over one that quotes a feed of screens.
-    """
-
-    def _do_call(self, fn, *args):
-        return fn(*args)

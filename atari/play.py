@@ -1,6 +1,7 @@
-"""Watching what was learned: plays the best path of a checkpoint, and records it."""
+"""Watching what was learned: plays the best path of a checkpoint, and makes a GIF."""
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -8,8 +9,9 @@ from tqdm import tqdm
 
 import a3c
 import pathnet
-from atari import environments, parameter_servers
-from atari import ga_worker as atari_ga_worker
+from atari import checkpoints, environments, settings
+from atari.parameter_servers import Shared
+from atari.scores import scores
 from common import checkpoint
 from common import tf1 as tf
 from common.commandline import UserError
@@ -17,64 +19,68 @@ from common.commandline import UserError
 FRAME_MS = 60  # of the GIF; an agent step, 4 frames, takes 67 ms in the game
 
 
-def play(checkpoint_dir, number, episodes, record, seed):
+def play(plan: settings.Play) -> None:
     """Plays a task of a checkpoint and prints the return of each episode.
 
     The checkpoint holds all settings: none has to be given again.
-
-    Args:
-      checkpoint_dir: folder with checkpoints.
-      number: of the task, from 1, or None for the last one begun.
-      episodes: how many to play. record: file for a GIF of the first, or None.
 
     Raises:
       UserError: there is no such checkpoint, or it has no such task.
       OSError: the GIF cannot be written.
     """
-    loaded = checkpoint.load(checkpoint_dir)
+    folder = plan.checkpoint_dir
+    loaded = checkpoint.load(folder)
     if loaded is None:
-        raise UserError(f"flag --checkpoint_dir={checkpoint_dir}: no checkpoint there")
+        raise UserError(f"flag --checkpoint_dir={folder}: no checkpoint there")
     facts, arrays = loaded
-    begun = min(int(arrays["task"]) + 1, len(facts["games"]))
-    task = (begun if number is None else number) - 1
+    about = checkpoints.from_json(facts, folder)
+    begun = min(int(arrays["task"]) + 1, len(about.games))
+    task = (begun if plan.task is None else plan.task) - 1
     if task >= begun:
         raise UserError(
-            f"flag --play_task={number}: the checkpoint in {checkpoint_dir} has begun "
+            f"flag --play_task={plan.task}: the checkpoint in {folder} has begun "
             f"{begun} of its tasks"
         )
-    game, path = facts["games"][task], best_path(arrays, facts, task)
+    game, path = about.games[task], best_path(arrays, about, task)
     print(f"Task {task + 1}, {game}, on the path")
-    print(pathnet.format_geopath(pathnet.to_geopath(path, facts["grid"]["M"])))
-    act = policy(arrays, facts, task, path, seed)
+    print(pathnet.format_geopath(pathnet.to_geopath(path, about.grid.M)))
+    act = policy(arrays, about, task, path, plan.seed)
     returns = []
-    for episode in range(episodes):
-        film = record if episode == 0 else None
-        returns.append(play_episode(game, act, seed + episode, film))
+    for episode in range(plan.episodes):
+        gif = plan.gif if episode == 0 else None
+        returns.append(play_episode(game, act, plan.seed + episode, gif))
         print(f"episode {episode + 1}: return {returns[-1]:g}", flush=True)
-    print(f"mean return {np.mean(returns):.2f} over {episodes} episodes")
+    print(f"mean return {np.mean(returns):.2f} over {plan.episodes} episodes")
 
 
-def best_path(arrays, facts, task):
-    """The best path of a task: int [L, N]; of the one that is on, the best so far."""
-    if task < len(facts["outcomes"]):
-        return np.array(facts["outcomes"][task]["path"])
-    score = atari_ga_worker.scores(arrays["returns"], arrays["played"])
+def best_path(arrays: dict, about: checkpoints.About, task: int) -> np.ndarray:
+    """The best path of a task, so far if it is not over: int [L, N]."""
+    if task < len(about.outcomes):
+        return np.array(about.outcomes[task]["path"])
+    score = scores(arrays["returns"], arrays["played"])
     return arrays["paths"][np.argmax(score)]
 
 
-def policy(arrays, facts, task, path, seed):
-    """A function from observation uint8 [1, 84, 84, 4] and state to action and state."""
-    values = facts["grid"]
-    grid = parameter_servers.Grid(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    )
+def policy(
+    arrays: dict, about: checkpoints.About, task: int, path: np.ndarray, seed: int
+) -> Callable:
+    """How to act on a path of a checkpoint.
+
+    Args:
+      arrays, about: of the checkpoint. task: index. path: int [L, N].
+      seed: of the actions that are drawn.
+
+    Returns:
+      function from observation uint8 [1, 84, 84, 4] and state float32 [2, 1, 256] to
+      actions int64 [1] and the new state.
+    """
     graph = tf.Graph()
     with graph.as_default():
         tf.set_random_seed(seed)
-        # Nothing is learned here: any settings of learning will do.
-        learning = parameter_servers.Learning(*[1] * 10)
-        shared = parameter_servers.Shared(grid, facts["actors"], 0, learning)
-        actor = a3c.Actor(shared, 0, task, 1, "/cpu:0")
+        # Nothing is learned here. Of a rollout no more than its last step is kept.
+        learning = a3c.Learning(t_max=1)
+        shared = Shared(about.grid, about.actors, 0, learning)
+        network = a3c.PathGraph(shared, 0, task, 1, "/cpu:0")
         state = shared.state()
         given = {
             name: tf.placeholder(v.dtype.base_dtype, v.shape)
@@ -90,24 +96,30 @@ def policy(arrays, facts, task, path, seed):
     session = tf.Session(graph=graph)
     session.run(zero)
     session.run(restore, {given[name]: arrays[name] for name in given})
-    session.run([actor.pull, actor.pull_fixed])
+    session.run([network.pull, network.pull_fixed])
     return lambda observation, state: session.run(
-        actor.act, {actor.observation: observation, actor.state: state}
+        network.act, {network.observation: observation, network.state: state}
     )
 
 
-def play_episode(game, act, seed, film=None):
-    """Plays one episode; returns its return.
+def play_episode(game: str, act: Callable, seed: int, gif: str | None = None) -> float:
+    """Plays one episode.
 
     Args:
-      film: file for a GIF of it, or None. A second environment with the same seed and
+      game: its name. act: as of `policy`. seed: of the environment.
+      gif: file for a GIF of it, or None. A second environment with the same seed and
         the same actions shows what the first one's player does not see: colours.
+
+    Returns:
+      The episode's return.
+    Raises:
+      OSError: the GIF cannot be written.
     """
     environment = environments.make(game, 1, threads=1)
     observation, _ = environment.reset(seed=seed)
-    screen = environments.Screen(game, seed) if film else None
-    frames = [screen.picture()] if film else []
-    state = np.zeros([2, 1, parameter_servers.UNITS], np.float32)
+    screen = environments.Screen(game, seed) if gif else None
+    frames = [screen.picture()] if gif else []
+    state = np.zeros([2, 1, a3c.UNITS], np.float32)
     episodic_return, ended = 0.0, False
     progress = tqdm(unit=" steps", disable=None, leave=False)
     while not ended:
@@ -117,16 +129,16 @@ def play_episode(game, act, seed, film=None):
         episodic_return += float(rewards[0])
         ended = bool(over[0] or cut[0])
         progress.update()
-        if film:
+        if gif:
             frames.append(screen.step(actions))
     progress.close()
     environment.close()
-    if film:
-        write_gif(film, frames)
+    if gif:
+        write_gif(gif, frames)
     return episodic_return
 
 
-def write_gif(filename, frames):
+def write_gif(filename: str, frames: list[np.ndarray]) -> None:
     """Writes frames, uint8 [height, width, 3] each, as a GIF, whole or not at all."""
     first, *rest = (Image.fromarray(frame).quantize(32) for frame in frames)
     partial = f"{filename}.partial"

@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 
 import a3c
 import pathnet
-from a3c import PIXEL_DEVIATION, PIXEL_MEAN, n_step_returns
+from a3c import (
+    PIXEL_DEVIATION,
+    PIXEL_MEAN,
+    UNITS,
+    ConvGrid,
+    Learning,
+    n_step_returns,
+)
 from atari.environments import FRAMES, SCREEN
-from atari.parameter_servers import UNITS, Grid, Learning, Shared
+from atari.parameter_servers import Shared
 from common import tf1 as tf
 
 no_deadline = settings(deadline=None)
@@ -171,10 +178,10 @@ class Bench:
     def __init__(self, task, use_lstm, learning=LEARNING):
         self.task, self.use_lstm = task, use_lstm
         self.graph = tf.Graph()
-        grid = Grid(**GRID, actions=ACTIONS, use_lstm=use_lstm)
+        grid = ConvGrid(**GRID, actions=ACTIONS, use_lstm=use_lstm)
         with self.graph.as_default():
             self.shared = Shared(grid, 2, 0, learning)
-            self.actor = a3c.Actor(self.shared, 1, task, E, "/cpu:0")
+            self.actor = a3c.PathGraph(self.shared, 1, task, E, "/cpu:0")
             self._given = {
                 v.op.name: tf.placeholder(v.dtype.base_dtype, v.shape)
                 for v in self.shared.state().values()
@@ -272,12 +279,12 @@ def test_losses_and_gradients_are_those_of_the_masked_reference(task, use_lstm):
     rollout = actor.rollout(actor.prepare(seed=task))
     expected = actor.reference(rollout)
     before = actor.values()
-    accepted, told = actor.push(rollout)
+    accepted, reported = actor.push(rollout)
     after = actor.values()
 
     assert accepted
     for name, loss in expected.losses.items():
-        np.testing.assert_allclose(told[f"losses/{name}"] * T, loss, rtol=1e-3)
+        np.testing.assert_allclose(reported[f"losses/{name}"] * T, loss, rtol=1e-3)
     squares, learned = 0.0, set()
     for variable in actor.shared.parameters():
         name = variable.op.name
@@ -295,7 +302,7 @@ def test_losses_and_gradients_are_those_of_the_masked_reference(task, use_lstm):
         squares += (gradient**2).sum()
         learned.add(name[:6] if gradient.any() else None)
     np.testing.assert_allclose(
-        told["charts/gradient_norm"], np.sqrt(squares), rtol=1e-3
+        reported["charts/gradient_norm"], np.sqrt(squares), rtol=1e-3
     )
     # The path has modules to learn, and is not all that learns.
     assert len(learned & {"layer1", "layer2", "layer3"}) >= 2
@@ -307,8 +314,8 @@ def test_the_norm_of_a_gradient_is_clipped():
     clipped = 1e-3
     actor = Bench(1, True, replace(LEARNING, grad_norm_clip=clipped))
     rollout = actor.rollout(actor.prepare(5))
-    _, told = actor.push(rollout)
-    assert told["charts/gradient_norm"] > 10 * clipped
+    _, reported = actor.push(rollout)
+    assert reported["charts/gradient_norm"] > 10 * clipped
     after = actor.values()
     norm = np.sqrt(sum(v.sum() for n, v in after.items() if n.endswith("square")))
     np.testing.assert_allclose(norm, clipped, rtol=1e-4)
@@ -400,8 +407,8 @@ def test_what_travels_does_not_depend_on_M():
 
     def size(M):
         with tf.Graph().as_default():
-            grid = Grid(**GRID | {"M": M}, actions=(3, 3))
-            a3c.Actor(Shared(grid, 2, 0, LEARNING), 0, 1, E, "/cpu:0")
+            grid = ConvGrid(**GRID | {"M": M}, actions=(3, 3))
+            a3c.PathGraph(Shared(grid, 2, 0, LEARNING), 0, 1, E, "/cpu:0")
             shapes = [v.shape.num_elements() for v in tf.local_variables()]
             return sum(shapes)
 
@@ -412,7 +419,7 @@ def test_what_travels_does_not_depend_on_M():
 
 
 def test_shapes_of_the_default_network():
-    grid = Grid(4, 10, 4, (8, 4, 3), (4, 2, 1), actions=(6, 4))
+    grid = ConvGrid(4, 10, 4, (8, 4, 3), (4, 2, 1), actions=(6, 4))
     assert grid.kernel_shapes() == [
         (8, 8, 4, 8),  # 84 -> 20
         (4, 4, 8, 8),  # 20 -> 9
@@ -431,4 +438,4 @@ def test_shapes_of_the_default_network():
 
 def test_a_grid_that_no_screen_fits_into():
     with pytest.raises(ValueError, match="layer 2: a kernel of 30 pixels .* 20$"):
-        Grid(3, 4, 2, (8, 30), (4, 1), actions=(3,)).kernel_shapes()
+        ConvGrid(3, 4, 2, (8, 30), (4, 1), actions=(3,)).kernel_shapes()

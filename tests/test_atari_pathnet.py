@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cluster import reachable
+from test_machine import reachable
 
-from atari import cluster
+from atari import machine
 from atari.environments import CATCH
 from common import checkpoint, results
+from common.commandline import UserError
 
 SCRIPT = "atari_pathnet.py"
-ROOT = Path(cluster.__file__).parent.parent
+ROOT = Path(machine.__file__).parent.parent
 PATIENCE = 180  # seconds, for what takes fewer than 20 on a quiet machine
 
 # A network so small that starting TensorFlow takes longer than all that follows.
@@ -60,8 +61,8 @@ def free_ports(count):
     own = 20_000 + os.getpid() % 300 * 40
     for first in range(own, own + 40, count):
         try:
-            cluster.check_ports(first, count)
-        except cluster.UserError:
+            machine.check_ports(first, count)
+        except UserError:
             continue
         return first
     raise AssertionError("no free ports")
@@ -142,7 +143,7 @@ class Run:
         """Newest checkpoint: (about, arrays), or None; waits out one that is removed."""
         try:
             return checkpoint.load(folder or self.folder / "checkpoints")
-        except (OSError, cluster.UserError):
+        except (OSError, UserError):
             return None
 
     def end(self):
@@ -180,7 +181,9 @@ def test_a_cluster_learns(run):
     assert -1 <= now["score"] <= 1
 
 
-@pytest.mark.skipif(cluster._unshare() is None, reason="no network of its own here")
+@pytest.mark.skipif(
+    machine.unshare_command() is None, reason="no network of its own here"
+)
 def test_nobody_outside_reaches_the_cluster(run):
     assert not any(reachable(run.port + n) for n in range(4))
 
@@ -381,7 +384,7 @@ class Machines:
         }
         # As the script, but without a minute's patience for each question.
         code = (
-            "import parameter_servers, runpy, sys; parameter_servers.RUN_SECONDS = 10;"
+            "import runpy, sys; from atari import sessions; sessions.RUN_SECONDS = 10;"
             f" sys.argv[0] = {SCRIPT!r}; runpy.run_path({SCRIPT!r}, run_name='__main__')"
         )
         inside = ["ip", "netns", "exec", self._spaces[name]]

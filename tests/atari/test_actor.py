@@ -1,4 +1,4 @@
-"""Tests of atari_actor.py: what one actor's rollouts consist of."""
+"""Tests of actor.py: what one actor's rollouts consist of."""
 
 import os
 import subprocess
@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from a3c import UNITS
 from atari import actor as atari_actor
 from atari import environments
 from atari.actor import Player
-from atari.parameter_servers import UNITS
 from common import tf1 as tf
 
 
@@ -170,7 +170,7 @@ def test_an_actor_that_hangs_ends_itself(tmp_path):
     """For the launcher to start another: even if it hangs within one call."""
     script = tmp_path / "hangs.py"
     script.write_text(
-        "import types, atari_actor\n"
+        "import types; from atari import actor as atari_actor\n"
         "atari_actor.HUNG_SECONDS = 0.2\n"
         "def run(asked):\n"
         "  while asked != 'pull_fixed': pass\n"
@@ -183,7 +183,7 @@ def test_an_actor_that_hangs_ends_itself(tmp_path):
         [sys.executable, script],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(atari_actor.__file__).parent)},
+        env=os.environ | {"PYTHONPATH": str(Path(atari_actor.__file__).parent.parent)},
         timeout=120,
     )
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Tests of atari_ga_worker.py: its decisions, and a worker with servers of its own."""
+"""Tests of ga_worker.py: a worker with servers of its own, under the script's loop."""
 
 import json
 import types
@@ -7,195 +7,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_parameter_servers import LEARNING
 
+import atari_pathnet
 import pathnet
-from atari import ga_worker as atari_ga_worker
-from atari.ga_worker import BINS, UNSET, Curve, GaWorker, Settings
-from atari.parameter_servers import Grid, Shared
+from a3c import ConvGrid
+from atari import settings
+from atari.ga_worker import GaWorker
+from atari.parameter_servers import Shared
 from common import checkpoint, results
 from common import tf1 as tf
 from common.commandline import UserError
-from reports import tables
-
-no_deadline = settings(deadline=None)
-seeds = st.integers(0, 2**32 - 1)
-
-
-# ---- Decisions ----
-
-
-@no_deadline
-@given(
-    pairs=st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(0, 9)), min_size=1),
-)
-def test_a_score_is_the_mean_return_or_unset(pairs):
-    returns, played = map(np.array, zip(*pairs))
-    for score, total, count in zip(
-        atari_ga_worker.scores(returns, played), *zip(*pairs)
-    ):
-        assert score == (total / count if count else UNSET)
-
-
-@no_deadline
-@given(seed=seeds, data=st.data())
-def test_the_best_of_those_compared_keeps_its_path_and_the_others_get_copies(
-    seed, data
-):
-    M, N, L, actors = 6, 3, 2, data.draw(st.integers(2, 7))
-    B = data.draw(st.integers(2, actors))
-    rng = np.random.default_rng(seed)
-    paths = pathnet.random_paths(rng, actors, L, M, N)
-    score = rng.permutation(actors) * 1.5 - 3
-    before = paths.copy()
-    look = np.random.default_rng(seed)
-    drawn = pathnet.draw_candidates(np.random.default_rng(seed), actors, B)
-    new, losers = atari_ga_worker.tournament(look, paths, score, B, M, rate=0.0)
-
-    assert np.array_equal(paths, before), "the paths that were given have changed"
-    winner = drawn[np.argmax(score[drawn])]
-    assert sorted([winner, *losers]) == sorted(drawn)
-    for actor in range(actors):
-        kept = winner if actor in losers else actor
-        assert np.array_equal(new[actor], before[kept])
-
-    # With mutation the winner's path is still untouched, and every gene moves a little.
-    look = np.random.default_rng(seed)
-    new, losers = atari_ga_worker.tournament(look, paths, score, B, M, rate=1.0)
-    assert np.array_equal(new[winner], before[winner])
-    assert np.abs(new[losers] - before[winner]).max(initial=0) <= 2
-    assert new.min() >= 0 and new.max() < M
-
-
-def test_the_rule_is_that_of_the_supervised_tasks():
-    paths = pathnet.random_paths(np.random.default_rng(0), 3, 4, 10, 4)
-    score = np.array([1.0, 2.0, -3.0])
-    rng = np.random.default_rng(7)
-    new, losers = atari_ga_worker.tournament(rng, paths, score, 2, 10)
-    rng = np.random.default_rng(7)
-    drawn = pathnet.draw_candidates(rng, 3, 2)
-    expected, winner = pathnet.overwrite_losers(rng, paths[drawn], score[drawn], 10)
-    assert np.array_equal(new[drawn], expected)
-    assert losers.tolist() == np.delete(drawn, winner).tolist()
-
-
-@no_deadline
-@given(seed=seeds, missing=st.integers(0, 4))
-def test_nothing_is_decided_before_all_that_are_drawn_have_played(seed, missing):
-    paths = pathnet.random_paths(np.random.default_rng(0), 5, 2, 6, 3)
-    score = np.arange(5.0)
-    score[missing] = UNSET
-    drawn = pathnet.draw_candidates(np.random.default_rng(seed), 5, 3)
-    result = atari_ga_worker.tournament(np.random.default_rng(seed), paths, score, 3, 6)
-    assert (result is None) == (missing in drawn)
-
-
-@no_deadline
-@given(
-    episodes=st.lists(
-        st.tuples(st.integers(0, 2), st.integers(-1, 3), st.integers(-21, 21)),
-        max_size=20,
-    ),
-    played=hnp.arrays(np.int64, 3, elements=st.integers(0, 5)),
-)
-def test_episodes_count_for_the_path_that_played_them(episodes, played):
-    versions = np.array([0, 2, 3])
-    returns = played * 2.0
-    rows = np.array([(0, a, v, r, 9, 100) for a, v, r in episodes], float).reshape(
-        -1, 6
-    )
-    before = returns.copy(), played.copy()
-    new_returns, new_played = atari_ga_worker.credit(returns, played, versions, rows)
-    assert np.array_equal(before[0], returns) and np.array_equal(before[1], played)
-    for actor in range(3):
-        own = [r for a, v, r in episodes if (a, v) == (actor, versions[actor])]
-        assert new_played[actor] == played[actor] + len(own)
-        assert new_returns[actor] == returns[actor] + sum(own)
-
-
-# ---- Curves ----
-
-episode_lists = st.lists(st.tuples(st.integers(0, 12_000), st.floats(-21, 21)))
-
-
-@no_deadline
-@given(episodes=episode_lists)
-def test_a_curve_is_the_mean_return_over_steps(episodes):
-    curve = Curve(10_000)
-    for steps, episodic_return in episodes:
-        curve.add(steps, episodic_return)
-    points = curve.points()
-    assert sum(points["episodes"]) == len(episodes)
-    bins = {}
-    for steps, episodic_return in episodes:
-        bins.setdefault(min(steps // 10, BINS - 1), []).append(episodic_return)
-    assert points["steps"] == [10 * (place + 1) for place in sorted(bins)]
-    means = [np.mean(bins[place]) for place in sorted(bins)]
-    np.testing.assert_allclose(points["return"], means, atol=1e-3)
-    last = [r for _, r in episodes][-results.SCORE_EPISODES :]
-    assert curve.score() == (pytest.approx(np.mean(last)) if last else None)
-    json.dumps(points)
-
-
-@no_deadline
-@given(episodes=episode_lists, more=episode_lists)
-def test_a_curve_comes_back_from_its_arrays_and_goes_on(episodes, more):
-    curve = Curve(10_000)
-    for episode in episodes:
-        curve.add(*episode)
-    again = Curve(10_000, curve.values, np.array(curve.recent))
-    for episode in more:
-        curve.add(*episode)
-        again.add(*episode)
-    assert again.points() == curve.points()
-    assert again.score() == curve.score()
-
-
-@no_deadline
-@given(episodes=episode_lists, budget=st.integers(1_000, 10**7))
-def test_a_curve_over_another_budget_keeps_its_episodes_where_they_were(
-    episodes, budget
-):
-    curve = Curve(10_000)
-    for episode in episodes:
-        curve.add(*episode)
-    other = curve.over(budget)
-    assert other.score() == curve.score()
-    points, moved = curve.points(), other.points()
-    assert sum(moved["episodes"]) == len(episodes)
-    width = max(10, budget / BINS)
-    places = np.repeat(points["steps"], points["episodes"])
-    now = np.repeat(moved["steps"], moved["episodes"])
-    inside = places < budget - width
-    assert (np.abs(places - now)[inside] <= width + 1).all()
-    assert curve.over(10_000).points() == points
-
-
-def test_the_running_score_of_a_curve():
-    curve = {"steps": [10, 20, 30], "return": [0.0, 1.0, 3.0], "episodes": [20, 20, 20]}
-    steps, score = tables.running_score(curve)
-    assert steps.tolist() == [20, 30]
-    # 30 episodes reach back into a point that holds 20: all of it counts.
-    assert score.tolist() == [0.5, 2.0]
-    assert tables.steps_to(curve, 1) == 30 and tables.steps_to(curve, 5) is None
-
-
-def test_a_path_in_a_few_characters():
-    geopath = np.array([[1, 0, 1, 1], [0, 0, 0, 1]])
-    assert atari_ga_worker._short(geopath) == "023 3"
-    wide = np.zeros([2, 12])
-    wide[0, [1, 11]] = wide[1, 10] = 1
-    assert atari_ga_worker._short(wide) == "1,11 10"
-
-
-# ---- A worker ----
 
 ACTORS = 3
-GRID = Grid(2, 4, 2, (12,), (12,), actions=(3, 3), use_lstm=False)
+GRID = ConvGrid(2, 4, 2, (12,), (12,), actions=(3, 3), use_lstm=False)
+
+
+def look(worker, session):
+    """One look, decided on by the script's own loop; true once all tasks are over."""
+    seen = worker.observe(session)
+    if seen is not None and worker.asks_for_decision(seen):
+        one = types.SimpleNamespace(
+            looks=lambda: [seen], freeze=worker.freeze, hand_out=worker.hand_out
+        )
+        atari_pathnet.evolve(one)
+        worker.carry_out(session)
+    return worker.all_tasks_are_over()
 
 
 class World:
@@ -207,7 +45,7 @@ class World:
     def __init__(self, folder):
         self.folder = folder
         self._server = tf.train.Server.create_local_server()
-        self.settings = Settings(
+        self.settings = settings.GaWorker(
             games=("catch", "catch"),
             B=ACTORS,
             seed=1,
@@ -237,9 +75,9 @@ class World:
 
     def start(self, **changes):
         role = types.SimpleNamespace(actors=ACTORS, ps=(), device="/cpu:0")
-        settings_ = replace(self.settings, **changes)
-        worker = GaWorker(role, GRID, LEARNING, settings_)
-        session = tf.Session(self._server.target, graph=worker.graph)
+        plan = replace(self.settings, **changes)
+        worker = GaWorker(role, GRID, LEARNING, plan)
+        session = tf.Session(self._server.target, graph=worker.graph.graph)
         worker.set_up(session)
         return worker, session
 
@@ -294,11 +132,11 @@ def test_a_new_population(world):
 def test_a_look_compares_once_all_have_played(world):
     worker, session = world.start()
     first = world.values()
-    assert not worker.look(session)
+    assert not look(worker, session)
     assert world.values()["generation"] == 0
 
     world.play([1, 5, 3])
-    assert not worker.look(session)
+    assert not look(worker, session)
     now = world.values()
     assert now["generation"] == 1
     assert np.array_equal(now["paths"][1], first["paths"][1])
@@ -309,7 +147,7 @@ def test_a_look_compares_once_all_have_played(world):
 
     # Episodes begun on the old paths do not count.
     world.play([9, -5, 9], versions=first["versions"])
-    assert not worker.look(session)
+    assert not look(worker, session)
     now = world.values()
     assert now["generation"] == 1
     assert now["returns"].tolist() == [0, 0, 0]
@@ -326,7 +164,7 @@ def finish_task(world, worker, session, task, best):
     returns = [0.0] * ACTORS
     returns[best] = 4.0
     world.play(returns, steps=1000, task=task)
-    return worker.look(session)
+    return look(worker, session)
 
 
 def test_two_tasks_and_the_last_line(world):
@@ -338,11 +176,11 @@ def test_two_tasks_and_the_last_line(world):
     assert np.array_equal(now["fixed_paths"][0], pathnet.to_geopath(best, 4))
     # Episodes of the first task that are told late belong to nobody.
     world.play([9, 9, 9], steps=0, task=0)
-    assert not worker.look(session)
+    assert not look(worker, session)
     assert not world.values()["played"].any()
 
     assert finish_task(world, worker, session, 1, best=0)
-    assert worker.look(session)
+    assert look(worker, session)
     line = worker.finish()
     assert line == "CATCH_CATCH,TASK1:1000,TASK2:1000,Done"
     [entry] = results.read([world.folder / "results.jsonl"])
@@ -365,10 +203,10 @@ def test_a_task_ends_on_a_score(world):
     for episode in range(results.SCORE_EPISODES // ACTORS):
         assert world.values()["task"] == 0
         world.play([2, 2, 1 if episode == 0 else 2], steps=1)
-        worker.look(session)
+        look(worker, session)
     assert world.values()["task"] == 0  # one return of 1 is among the last thirty
     world.play([2, 2, 2], steps=1)
-    worker.look(session)
+    look(worker, session)
     assert world.values()["task"] == 1
     worker.close()
 
@@ -376,14 +214,14 @@ def test_a_task_ends_on_a_score(world):
 def test_a_worker_that_dies_goes_on_with_what_the_servers_hold(world):
     worker, session = world.start()
     world.play([1, 5, 3])
-    worker.look(session)
+    look(worker, session)
     worker.save(session)
     before = world.values()
     again, session = world.start()
     after = world.values()
     assert all(np.array_equal(before[name], after[name]) for name in before)
     world.play([0, 0, 0])
-    again.look(session)
+    look(again, session)
     again.save(session)
     # Its curve holds the episodes from before and after.
     _, arrays = checkpoint.load(world.settings.checkpoint_dir)
@@ -396,13 +234,13 @@ def test_servers_that_die_come_back_from_the_last_checkpoint(world):
     worker, session = world.start()
     finish_task(world, worker, session, 0, best=1)
     world.play([1, 5, 3], steps=300, task=1)
-    worker.look(session)
+    look(worker, session)
     worker.save(session)
     before = world.values()
     world.play([1, 5, 3], steps=300, task=1)  # lost
     world.lose()
     with pytest.raises(tf.errors.AbortedError):
-        worker.look(session)
+        look(worker, session)
     worker.set_up(session)
     after = world.values()
     assert all(np.array_equal(before[name], after[name]) for name in before)
@@ -423,7 +261,7 @@ def start_and_save(world):
     """A worker that made a checkpoint after 900 of the first task's 1,000 steps."""
     worker, session = world.start()
     world.play([1, 5, 3], steps=900)
-    worker.look(session)
+    look(worker, session)
     worker.save(session)
     return worker, session
 
@@ -460,19 +298,18 @@ def test_a_worker_that_dies_as_it_ends_a_task_ends_it_again(world, monkeypatch):
 def test_a_worker_that_is_cut_off_as_it_ends_a_task_ends_it_again(world, monkeypatch):
     """The same when it lives on, and only the servers' answer was lost."""
     worker, session = start_and_save(world)
-    run = session.run
+    switch = worker.graph.switch
 
-    def answer_lost(fetches, *feeds):
-        answer = run(fetches, *feeds)
-        if fetches is worker._switch:
-            raise tf.errors.UnavailableError(None, None, "lost")
-        return answer
+    def switch_without_answer(*arguments, **named):
+        switch(*arguments, **named)
+        raise tf.errors.UnavailableError(None, None, "lost")
 
-    cut_off = types.SimpleNamespace(run=answer_lost)
+    monkeypatch.setattr(worker.graph, "switch", switch_without_answer)
     world.play([0, 4, 0], steps=100)
     with pytest.raises(tf.errors.UnavailableError):
-        worker.look(cut_off)
+        look(worker, session)
     assert world.values()["task"] == 1
+    monkeypatch.undo()
     worker.set_up(session)
     assert world.values()["task"] == 0
     assert_goes_on(world, worker, session)
@@ -538,6 +375,60 @@ def test_what_the_control_runs_hand_on(world):
         assert on_best == (control == "finetune")
         if control == "finetune":
             world.play([1, 5, 3], task=1)
-            worker.look(session)
+            look(worker, session)
             assert np.array_equal(world.values()["paths"], after["paths"])
         worker.close()
+
+
+@pytest.mark.parametrize(
+    ("verbs", "missing"),
+    [
+        ("", r"no actors were drawn: look\.draw\(\)"),
+        ("draw", r"hand_out\(look\.overwrite_losers\(drawn\)\)"),
+        ("draw overwrite_losers", r"hand_out\(look\.overwrite_losers\(drawn\)\)"),
+    ],
+)
+def test_a_loop_that_leaves_out_a_verb_is_told_which(world, verbs, missing):
+    worker, session = world.start()
+    world.play([1, 5, 3])
+    seen = worker.observe(session)
+    if "draw" in verbs:
+        drawn = seen.draw()
+    if "overwrite_losers" in verbs:
+        seen.overwrite_losers(drawn)
+    before = world.values()
+    with pytest.raises(RuntimeError, match=missing):
+        worker.carry_out(session)
+    assert world.values()["generation"] == before["generation"]
+    worker.close()
+
+
+def test_a_loop_that_does_not_freeze_or_freezes_too_soon_is_told_so(world):
+    worker, session = world.start()
+    world.play([1, 5, 3])
+    seen = worker.observe(session)
+    with pytest.raises(RuntimeError, match="look.task_is_over is false"):
+        worker.freeze(seen.best())
+    world.play([1, 5, 3], steps=1000)
+    seen = worker.observe(session)
+    worker.observe(session)
+    with pytest.raises(RuntimeError, match="the task is over, freeze its best path"):
+        worker.hand_out(seen.overwrite_losers(seen.draw()))
+    with pytest.raises(
+        RuntimeError, match=r"the task is over: freeze\(look.best\(\)\)"
+    ):
+        worker.carry_out(session)
+    worker.close()
+
+
+def test_a_change_of_some_variables_leaves_the_others_and_what_was_read(world):
+    worker, session = world.start()
+    state = worker.graph.read(session)
+    read = {name: np.copy(value) for name, value in state._asdict().items()}
+    before = world.values()
+    worker.graph.assign(session, played=np.array([4, 5, 6]))
+    after = world.values()
+    assert after["played"].tolist() == [4, 5, 6]
+    others = before.keys() - {"played"}
+    assert all(np.array_equal(before[name], after[name]) for name in others)
+    assert all(np.array_equal(read[n], v) for n, v in state._asdict().items())

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 import a3c
-from atari import parameter_servers
+from a3c import EPISODE, ConvGrid, Learning
+from atari import sessions
 from atari.cluster import PS, WORKER, Cluster
-from atari.parameter_servers import Grid, Learning, Shared
-from common import commandline
+from atari.parameter_servers import Shared
 from common import tf1 as tf
-from common.commandline import UserError
 
-GRID = Grid(3, 6, 2, (12, 5), (8, 3), actions=(3, 4))
-NO_EPISODES = np.zeros([0, len(parameter_servers.EPISODE)])
+GRID = ConvGrid(3, 6, 2, (12, 5), (8, 3), actions=(3, 4))
+NO_EPISODES = np.zeros([0, len(EPISODE)])
 LEARNING = Learning(
     t_max=2,
     gamma=0.99,
@@ -37,7 +36,7 @@ def connected(servers, graph):
     if servers is None:
         return tf.Session(graph=graph)
     role, server = servers
-    return parameter_servers.connect(server, role, graph, commandline.say)
+    return sessions.connect(server, role, graph)
 
 
 class Here:
@@ -309,7 +308,7 @@ def servers():
     hosts = free_ports(5)
     role = Cluster(tuple(hosts[:2]), tuple(hosts[2:]), WORKER, 0)
     running = [
-        parameter_servers.serve(replace(role, job=job, index=index), 2)
+        sessions.serve(replace(role, job=job, index=index), 2)
         for job, index in ((PS, 0), (PS, 1), (WORKER, 0))
     ]
     return role, running[-1]
@@ -335,7 +334,7 @@ def test_nothing_of_a_worker_is_waited_for_while_others_are_locked_out(servers):
     role, _ = servers
     with tf.Graph().as_default() as graph:
         shared = Shared(GRID, ACTORS, 2, LEARNING)
-        actor = a3c.Actor(shared, 0, 0, 1, role.device)
+        actor = a3c.PathGraph(shared, 0, 0, 1, role.device)
         start = tf.global_variables_initializer(), tf.local_variables_initializer()
         with tf.device(role.device):
             given = {
@@ -363,9 +362,9 @@ def test_nothing_of_a_worker_is_waited_for_while_others_are_locked_out(servers):
     with connected(servers, graph) as session:
         session.run(start)
         for op, feed in zip((actor.push, switch), feeds):
-            told = tf.RunMetadata()
-            session.run(op, feed, tf.RunOptions(output_partition_graphs=True), told)
-            waited_for = late_arrivals(told.partition_graphs)
+            metadata = tf.RunMetadata()
+            session.run(op, feed, tf.RunOptions(output_partition_graphs=True), metadata)
+            waited_for = late_arrivals(metadata.partition_graphs)
             assert not waited_for, waited_for
 
 
@@ -492,7 +491,7 @@ def test_the_next_game_may_have_other_actions(servers):
     for task, actions in enumerate(GRID.actions):
         with tf.Graph().as_default() as graph:
             shared = Shared(GRID, ACTORS, 2, LEARNING)
-            actor = a3c.Actor(shared, 0, task, 3, role.device)
+            actor = a3c.PathGraph(shared, 0, task, 3, role.device)
             start = tf.global_variables_initializer(), tf.local_variables_initializer()
         with connected(servers, graph) as session:
             session.run(start)
@@ -500,29 +499,3 @@ def test_the_next_game_may_have_other_actions(servers):
             feed = {p: np.zeros(p.shape) for p in (actor.observation, actor.state)}
             drawn = [session.run(actor.act, feed)[0] for _ in range(20)]
             assert np.max(drawn) == actions - 1
-
-
-def test_the_cause_of_a_failed_run_is_one_line_of_what_happened(servers):
-    with tf.Graph().as_default() as graph:
-        empty = tf.get_variable("never_written", [])
-    with (
-        connected(servers, graph) as session,
-        pytest.raises(parameter_servers.LOST) as failed,
-    ):
-        session.run(empty)
-    told = parameter_servers.cause(failed.value)
-    assert told.startswith("FailedPreconditionError: ")
-    assert "never_written" in told
-    assert "\n" not in told
-    assert "Detected at node" not in told
-    assert not parameter_servers.is_refused(failed.value)
-
-
-def test_a_server_whose_port_is_in_use():
-    with socket.socket() as taken:
-        taken.bind(("", 0))
-        taken.listen()
-        host = f"localhost:{taken.getsockname()[1]}"
-        role = Cluster((host,), ("a:1", "b:1", "c:1"), PS, 0)
-        with pytest.raises(UserError, match=f"ps_0: cannot listen .* {host}"):
-            parameter_servers.serve(role, 1)

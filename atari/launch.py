@@ -1,0 +1,270 @@
+"""A whole cluster on this machine: starts every process, restarts it, shows progress.
+
+TensorFlow is not imported here, so that the process that watches the others is small.
+"""
+
+import collections
+import ctypes
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from atari import machine, settings
+from atari.cluster import PS, WORKER, Cluster
+from common import folders
+from common.commandline import UserError, say
+
+ACTORS_PER_SERVER = 16
+
+LINE_EVERY = 30  # seconds between two lines where no terminal shows the display
+START_SECONDS = 20  # a process that ends before that did not start well
+START_TRIES = 5  # of a process that never starts well
+STOP_SECONDS = 10  # for a process to end by itself
+
+
+def run(plan: settings.Launch) -> None:
+    """Runs a whole cluster on this machine, sized to it, and prints its last lines.
+
+    Raises:
+      UserError: it cannot run with these flags.
+      OSError: the folder of the run cannot be made.
+    """
+    if not plan.isolate or not machine.isolate():
+        say(
+            "no network of its own here: every process that can reach the ports of this "
+            "machine can command the cluster; see the README"
+        )
+    actors = plan.actors
+    servers = plan.servers or 1 + (actors - 1) // ACTORS_PER_SERVER
+    if plan.fit_memory:
+        actors = machine.fitting_actors(actors, servers)
+        if actors < plan.actors:
+            say(f"{actors} actors in place of {plan.actors}: memory ends")
+    settings.check_actors(plan.B, actors)
+    machine.check_ports(plan.first_port, servers + actors + 1)
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    label = f"atari__{'_'.join(plan.games)}__seed{plan.seed}__{now}"
+    folder = folders.new(plan.log_dir, label)
+    say(
+        f"parameter servers: {servers}, GA workers: 1, actors: {actors}, each with "
+        f"environments: {plan.environments or machine.environments(actors)}, threads: "
+        f"{plan.threads or machine.threads(actors)}; logs in {folder}"
+    )
+    line = run_processes(servers, actors, plan.first_port, folder)
+    print(f"Results: {folder}\ntensorboard --logdir={folder}")
+    print(line)
+
+
+def run_processes(
+    servers: int, actors: int, first_port: int, folder: str, show_every: float = 1.0
+) -> str:
+    """Runs this script as each process of a cluster, until the GA worker has finished.
+
+    Args:
+      servers, actors: how many of each; one more worker is the GA worker.
+      first_port: port of the first parameter server; the others follow on it.
+      folder: of the run; takes a log file for each process in logs/. The GA worker
+        keeps status.json up to date there.
+      show_every: seconds between two looks at the processes.
+
+    Returns:
+      The last line that the GA worker printed.
+    Raises:
+      UserError: a process refused its flags or files.
+    """
+    processes = _processes(servers, actors, first_port, folder)
+    ga_worker = processes[-1]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, stop)
+    display = _Display(folder, processes)
+    try:
+        for process in processes:
+            process.start()
+        while not ga_worker.has_finished():
+            for process in processes:
+                process.keep_running()
+            display.show()
+            time.sleep(show_every)
+        display.show()
+        return ga_worker.last_line()
+    finally:
+        # A second Ctrl-C must not leave anything running.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        display.close()
+        # The GA worker first: it saves a checkpoint, for which it needs the servers.
+        ga_worker.stop()
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.stop()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _processes(servers, actors, first_port, folder):
+    """The _Process of each server, each actor and, last, the GA worker: not started."""
+    hosts = tuple(
+        f"localhost:{first_port + n}" for n in range(servers + actors + 1)
+    )  # fmt: skip
+    ps, workers = hosts[:servers], hosts[servers:]
+    flags = [
+        f"--ps_hosts={','.join(ps)}",
+        f"--worker_hosts={','.join(workers)}",
+        f"--log_dir={folder}",
+    ]
+    os.makedirs(os.path.join(folder, "logs"), exist_ok=True)
+    roles = [(PS, n) for n in range(servers)] + [(WORKER, n) for n in range(actors + 1)]
+    return [_Process(Cluster(ps, workers, *role), flags, folder) for role in roles]
+
+
+class _Process:
+    """One process of the cluster, restarted when it dies."""
+
+    def __init__(self, role, flags, folder):
+        self.name = role.name()
+        self.restarts = 0
+        self._command = [
+            sys.executable,
+            *sys.argv,
+            *flags,
+            f"--job_name={role.job}",
+            f"--task_index={role.index}",
+        ]
+        self.log = os.path.join(folder, "logs", f"{self.name}.log")
+        self._failures = 0
+        self._process = None
+
+    def start(self):
+        self._started = time.monotonic()
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the launcher to pass on
+                preexec_fn=_die_with_parent,
+            )
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    def has_finished(self):
+        return self._process.poll() == 0
+
+    def keep_running(self):
+        """Restarts it if it has died.
+
+        Raises:
+          UserError: it refused its flags, or never stays up.
+        """
+        status = self._process.poll()
+        if status is None or status == 0:
+            return
+        if status == 2:
+            raise UserError(self.last_line())
+        quick = time.monotonic() - self._started < START_SECONDS
+        self._failures = self._failures + 1 if quick else 0
+        if self._failures == START_TRIES:
+            raise UserError(
+                f"{self.name} ended {START_TRIES} times within {START_SECONDS} s of its "
+                f"start; see {self.log}: {self.last_line()}"
+            )
+        self.restarts += 1
+        self.start()
+
+    def last_line(self):
+        """The last line of its log, without the name of the script in front."""
+        with open(self.log, errors="replace") as file:
+            lines = collections.deque((line.strip() for line in file), maxlen=1)
+        line = lines.pop() if lines else "it said nothing"
+        return line.removeprefix(f"{os.path.basename(sys.argv[0])}: ")
+
+    def terminate(self):
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def stop(self):
+        """Ends it, gently first."""
+        self.terminate()
+        if self._process is not None:
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def _die_with_parent():
+    """In a new process: it is killed when the one that launched it is."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class _Display:
+    """status.json as a live table on a terminal, as a line now and then elsewhere."""
+
+    def __init__(self, folder, processes):
+        self._filename = os.path.join(folder, "status.json")
+        self._processes = processes
+        self._console = Console(stderr=True)
+        self._live = None
+        self._said = 0.0
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+
+    def show(self):
+        try:
+            with open(self._filename) as file:
+                status = json.load(file)
+        except FileNotFoundError:
+            return  # the GA worker has not started yet
+        if self._live:
+            self._live.update(_panel(status, self._processes), refresh=True)
+        elif time.monotonic() - self._said >= LINE_EVERY:
+            self._said = time.monotonic()
+            print(_headline(status), flush=True)
+
+    def close(self):
+        if self._live:
+            self._live.stop()
+
+
+def _headline(status):
+    score = "none yet" if status["score"] is None else f"{status['score']:.2f}"
+    return (
+        f"task {status['task'] + 1}, {status['game']}: {status['steps']:,} steps, "
+        f"{status['steps_per_second']:.0f} steps/s, generation {status['generation']}, "
+        f"score {score}"
+    )
+
+
+def _panel(status, processes):
+    table = Table("actor", "score", "episodes", "path", box=None, header_style="dim")
+    for number, actor in enumerate(status["actors"]):
+        score = "" if actor["score"] is None else f"{actor['score']:.2f}"
+        table.add_row(str(number), score, str(actor["episodes"]), actor["path"])
+    restarted = ", ".join(
+        f"{p.name} {p.restarts}x" for p in processes if p.restarts
+    )  # fmt: skip
+    parts = [Text(_headline(status)), table]
+    if status["fixed_path"]:
+        parts.append(Text(f"fixed path {status['fixed_path']}"))
+    if restarted:
+        parts.append(Text(f"started again: {restarted}", style="yellow"))
+    return Group(*parts)

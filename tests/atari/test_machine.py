@@ -1,0 +1,147 @@
+"""Tests of machine.py: ports, memory, the network namespace."""
+
+import io
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atari import machine
+from common.commandline import UserError
+
+ROOT = Path(machine.__file__).parent.parent
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_busy_port_is_named(family):
+    with socket.socket(family) as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError) as refused:
+            machine.check_ports(port - 1, 4)
+        assert f"--st_port_num={port - 1}: port {port} is in use" in str(refused.value)
+    machine.check_ports(port, 1)
+
+
+def test_ports_end_at_65535():
+    with pytest.raises(UserError, match="4 ports from there on go beyond 65535"):
+        machine.check_ports(65533, 4)
+
+
+MEMINFO = "MemTotal: 9000000 kB\nMemFree: 1 kB\nMemAvailable:    4000000 kB\n"
+CGROUP2 = "/sys/fs/cgroup/memory"
+CGROUP1 = "/sys/fs/cgroup/memory/memory"
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, 4_096_000_000),
+        ({f"{CGROUP2}.max": "max\n", f"{CGROUP2}.current": "5\n"}, 4_096_000_000),
+        (
+            {f"{CGROUP2}.max": "3000000000\n", f"{CGROUP2}.current": "1\n"},
+            2_999_999_999,
+        ),
+        (
+            {
+                f"{CGROUP1}.limit_in_bytes": "500\n",
+                f"{CGROUP1}.usage_in_bytes": "100\n",
+            },
+            400,
+        ),
+    ],
+)
+def test_memory_is_what_this_machine_and_the_control_group_leave(
+    monkeypatch, limits, expected
+):
+    def fake(filename):
+        files = {"/proc/meminfo": MEMINFO} | limits
+        if filename not in files:
+            raise FileNotFoundError(filename)
+        return io.StringIO(files[filename])
+
+    monkeypatch.setattr(machine, "open", fake, raising=False)
+    assert machine.available_memory() == expected
+
+
+def test_this_machine_has_memory():
+    with open("/proc/meminfo") as file:
+        total = int(file.readline().split()[1]) * 1024
+    assert 0 < machine.available_memory() <= total
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"), [(10**12, 10), (0, 2), (5.5, 5), (2.5, 2), (1.5, 2)]
+)
+def test_as_many_actors_as_fit(monkeypatch, room, expected):
+    memory = 3 * machine.SERVER_MEMORY + room * machine.ACTOR_MEMORY
+    monkeypatch.setattr(machine, "available_memory", lambda: int(memory))
+    assert machine.fitting_actors(10, servers=2) == expected
+
+
+# ---- A network namespace ----
+
+ISOLATED = f"""
+import os, socket, sys
+sys.path.insert(0, {str(ROOT)!r})
+from atari import machine
+print(machine.isolate() if sys.argv[1] == "isolate" else "open", flush=True)
+server = socket.socket()
+server.bind(("", 0))
+server.listen()
+port = server.getsockname()[1]
+socket.create_connection(("localhost", port), 5).close()
+print(port, flush=True)
+open(sys.argv[2], "w").close()
+sys.stdin.read()
+"""
+
+can_isolate = pytest.mark.skipif(
+    machine.unshare_command() is None,
+    reason="this system gives nobody a network namespace",
+)
+
+
+def reachable(port):
+    try:
+        socket.create_connection(("localhost", port), 5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+@can_isolate
+@pytest.mark.parametrize(("way", "within_reach"), [("isolate", False), ("open", True)])
+def test_nobody_else_reaches_a_network_of_its_own(tmp_path, way, within_reach):
+    """Inside it is reached; outside it is not, which it would be without."""
+    script = tmp_path / "isolated.py"
+    script.write_text(ISOLATED)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, script, way, tmp_path / "file"]
+    with subprocess.Popen(command, **pipes) as process:
+        answer, port = process.stdout.readline(), int(process.stdout.readline())
+        assert reachable(port) == within_reach
+        process.stdin.close()
+    assert answer == ("open\n" if within_reach else "True\n")
+
+
+@can_isolate
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write to any folder")
+def test_root_can_still_write_to_what_belongs_to_others(tmp_path):
+    script, folder = tmp_path / "isolated.py", tmp_path / "foreign"
+    script.write_text(ISOLATED)
+    folder.mkdir(mode=0o755)
+    os.chown(folder, 12345, 12345)
+    command = [sys.executable, script, "isolate", folder / "file"]
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=True, capture_output=True)
+    assert (folder / "file").exists()
+
+
+def test_without_unshare_there_is_no_network_of_its_own(monkeypatch):
+    monkeypatch.delenv(machine.ISOLATED, raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert not machine.isolate()

@@ -1,0 +1,37 @@
+"""Tests of sessions.py: what it looks like when servers fail."""
+
+import socket
+
+import pytest
+from test_parameter_servers import connected, servers  # noqa: F401, a fixture
+
+from atari import sessions
+from atari.cluster import PS, Cluster
+from common import tf1 as tf
+from common.commandline import UserError
+
+
+def test_the_cause_of_a_failed_run_is_one_line_of_what_happened(servers):  # noqa: F811
+    with tf.Graph().as_default() as graph:
+        empty = tf.get_variable("never_written", [])
+    with (
+        connected(servers, graph) as session,
+        pytest.raises(sessions.LOST) as failed,
+    ):
+        session.run(empty)
+    line = sessions.cause(failed.value)
+    assert line.startswith("FailedPreconditionError: ")
+    assert "never_written" in line
+    assert "\n" not in line
+    assert "Detected at node" not in line
+    assert not sessions.is_refused(failed.value)
+
+
+def test_a_server_whose_port_is_in_use():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        host = f"localhost:{taken.getsockname()[1]}"
+        role = Cluster((host,), ("a:1", "b:1", "c:1"), PS, 0)
+        with pytest.raises(UserError, match=f"ps_0: cannot listen .* {host}"):
+            sessions.serve(role, 1)
