@@ -112,4 +112,4 @@ def test_the_running_score_of_a_curve():
     assert steps.tolist() == [20, 30]
     # 30 episodes reach back into a point that holds 20: all of it counts.
     assert score.tolist() == [0.5, 2.0]
-    assert tables.steps_to(curve, 1) == 30 and results.steps_to(curve, 5) is None
+    assert tables.steps_to(curve, 1) == 30 and tables.steps_to(curve, 5) is None
