@@ -1,5 +1,6 @@
 # make run    set-up and the main job: binary MNIST on the embedded data
 # make test   the same set-up, then all tests
+# make check  the linters and the quick tests, within a minute
 # make lint   the linter and the formatter's check
 # make bench  speed and memory, as ratios measured in one run
 
@@ -7,13 +8,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench
+.PHONY: run test check lint bench
 
 run: $(VENV)/ready
 	$(BIN)/python binary_mnist_pathnet.py
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest
+
+check: lint
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -20,6 +20,8 @@ from atari.environments import CATCH
 from common import checkpoint, results
 from common.commandline import UserError
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = "atari_pathnet.py"
 ROOT = Path(machine.__file__).parent.parent
 PATIENCE = 180  # seconds, for what takes fewer than 20 on a quiet machine

@@ -21,6 +21,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from common import checkpoint
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = "binary_mnist_pathnet.py"
 MNIST = Path(__file__).resolve().parent.parent / "data" / "mnist"
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = (

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from test_datasets import cifar_records, svhn_files, svhn_variables, write_files
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = "cifar_svhn_pathnet.py"
 SMALL = ("--L=2", "--M=4", "--N=2", "--T=5", "--max_steps=3")
 LAST_LINE = re.compile(r"(\w+),TASK1:(\d\.\d{4}),TASK2:(\d\.\d{4}),Done")

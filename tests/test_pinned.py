@@ -19,6 +19,8 @@ import pytest
 import scipy.io
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+pytestmark = pytest.mark.slow
+
 VALUES = Path(__file__).parent / "pinned" / "values.json"
 RUN = "tests/pinned/run.py"
 MNIST, CIFAR_SVHN = "binary_mnist_pathnet.py", "cifar_svhn_pathnet.py"

@@ -5,6 +5,8 @@ import pytest
 import tensorboard_pages
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = "benchmarks/tensorboard_pages.py"
 needs_chromium = pytest.mark.skipif(
     tensorboard_pages.find_browser() is None, reason="there is no Chromium"

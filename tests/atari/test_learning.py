@@ -4,9 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import atari_pathnet
 from common import results
 from reports import tables
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(atari_pathnet.__file__).parent
 

@@ -10,6 +10,8 @@ import pytest
 
 from common import results
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(results.__file__).parent.parent
 TINY = ["--fake_data", "--max_steps=3", "--T=2", "--candi=2"]
 

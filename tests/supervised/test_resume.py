@@ -13,6 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from common import checkpoint, folders
 from common.commandline import UserError
 
+pytestmark = pytest.mark.slow
+
 MNIST, CIFAR = "binary_mnist_pathnet.py", "cifar_svhn_pathnet.py"
 STEPS = 16  # generations of each task, since so slow a learner does not converge
 TINY = ["--L=2", "--M=4", "--N=2", "--T=3", "--filt=4", f"--max_steps={STEPS}"]
