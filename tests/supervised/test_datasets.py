@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+from fuzzing import FUZZ_CASES, damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -30,7 +31,6 @@ from hypothesis.extra import numpy as hnp
 from supervised import datasets
 from supervised.datasets import DataError, Split
 
-FUZZ_CASES = int(os.environ.get("PATHNET_FUZZ_CASES", "150"))
 ROOT = Path(datasets.__file__).parent.parent
 ARCHIVE = "cifar-10-binary.tar.gz"
 BATCH_FOLDER = "cifar-10-batches-bin"
@@ -887,31 +887,6 @@ def test_threads_share_one_download(site, cache):
 
 
 # ---- Damaged files at random ----
-
-
-def damaged(content, rng):
-    """Return `content` with one to three random damages, most often near its start."""
-    content = bytearray(content)
-    for _ in range(rng.integers(1, 4)):
-        reach = min(len(content), int(rng.choice([256, len(content) + 1])))
-        start = int(rng.integers(0, reach + 1))
-        length = int(rng.integers(1, 17))
-        match rng.integers(0, 7):
-            case 0:
-                content[start : start + 1] = bytes([1 << rng.integers(0, 8)])
-            case 1:
-                content[start : start + length] = rng.bytes(length)
-            case 2:
-                content[start : start + 4] = rng.choice([b"\0", b"\x7f", b"\xff"]) * 4
-            case 3:
-                content[start : start + 4] = struct.pack("<I", rng.integers(0, 70))
-            case 4:
-                del content[start : start + length]
-            case 5:
-                content[start:start] = content[: 64 * length]
-            case 6:
-                del content[start:]
-    return bytes(content)
 
 
 def same(content):
