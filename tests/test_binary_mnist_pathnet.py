@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from common import checkpoint
+from common.network import read_network, write_network
 
 pytestmark = pytest.mark.slow
 
@@ -637,13 +637,13 @@ def test_a_saved_network_of_another_script(scripts, tmp_path, saved):
 
 def rewritten(saved, folder, **changes):
     """A copy of a saved network that is changed and has checksums that fit."""
-    network = checkpoint.read_network(saved)
-    checkpoint.write_network(folder, dataclasses.replace(network, **changes))
+    network = read_network(saved)
+    write_network(folder, dataclasses.replace(network, **changes))
     return folder
 
 
 def test_a_saved_network_with_other_parameters(scripts, tmp_path, saved):
-    network = checkpoint.read_network(saved)
+    network = read_network(saved)
     wrong = network.parameters | {"layer2/bias": np.zeros([10, 11], np.float32)}
     missing = {k: v for k, v in network.parameters.items() if k != "layer2/bias"}
     task = network.tasks[0] | {"name": "cat"}

@@ -3,12 +3,11 @@
 import io
 import json
 import os
-import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
-from test_datasets import FUZZ_CASES, damaged
+from fuzzing import reseal
 
 from common import checkpoint
 from common.commandline import UserError
@@ -32,26 +31,6 @@ def saved(tmp_path, arrays):
     return folder
 
 
-def network():
-    task = {"name": "1v3", "title": "1 vs 3", "generations": 7, "fitness": 0.99}
-    task |= {"accuracy_test": 0.9, "seconds": 1.5, "converged": True}
-    task |= {"path": [[0, 2], [3, 3]], "curve": {"generation": [7], "fitness": [0.99]}}
-    return checkpoint.Network(
-        script="trial",
-        flags={"L": 2, "M": 4, "N": 2, "seed": 3},
-        tasks=[{**task, "retention": [0.9]}],
-        active=np.array([[[1, 0, 1, 0], [0, 0, 0, 1]]], np.float32),
-        fixed_path=np.zeros([2, 4], np.float32),
-        parameters={"layer1/kernel": np.arange(6.0)},
-    )
-
-
-def reseal(folder):
-    """Checksums that fit, as somebody would make them on purpose."""
-    sums = [f"{checkpoint._sha256(folder / n)}  {n}\n" for n in checkpoint.FILES]
-    (folder / "SHA256SUMS").write_text("".join(sums))
-
-
 def test_what_is_written_comes_back(saved, arrays):
     about, found = checkpoint.read(saved)
     assert about == ABOUT
@@ -60,47 +39,6 @@ def test_what_is_written_comes_back(saved, arrays):
         assert found[name].dtype == array.dtype
         np.testing.assert_array_equal(found[name], array)
     assert {path.name for path in saved.parent.iterdir()} == {"net"}
-
-
-def test_a_network_comes_back(tmp_path):
-    original = network()
-    checkpoint.write_network(tmp_path / "net", original)
-    found = checkpoint.read_network(tmp_path / "net")
-    assert (found.script, found.flags, found.tasks) == (
-        original.script,
-        original.flags,
-        original.tasks,
-    )
-    np.testing.assert_array_equal(found.active, original.active)
-    np.testing.assert_array_equal(found.fixed_path, original.fixed_path)
-    assert found.parameters.keys() == {"layer1/kernel"}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"name": None},
-        {"path": [[0, 2], [3, 4]]},
-        {"path": [[0, 2], [3, -1]]},
-        {"path": [[0, 2]]},
-        {"path": [[0.0, 2.0], [3.0, 3.0]]},
-        {"path": "0 2"},
-        {"retention": []},
-        {"generations": "7"},
-        {"curve": []},
-    ],
-)
-def test_a_network_of_nonsense_is_refused(tmp_path, change):
-    original = network()
-    original.tasks[0].update(change)
-    checkpoint.write_network(tmp_path / "net", original)
-    with pytest.raises(UserError, match="no finished network"):
-        checkpoint.read_network(tmp_path / "net")
-
-
-def test_a_checkpoint_of_something_else_is_no_network(saved):
-    with pytest.raises(UserError, match="no finished network"):
-        checkpoint.read_network(saved)
 
 
 def test_nothing_is_overwritten(saved, arrays):
@@ -220,30 +158,3 @@ def test_a_compressed_bomb_is_not_unpacked(saved):
     reseal(saved)
     with pytest.raises(UserError, match="arrays.npz"):
         checkpoint.read(saved)
-
-
-@pytest.mark.parametrize("name", checkpoint.FILES)
-def test_damaged_states_with_checksums_that_fit(tmp_path, name, monkeypatch):
-    """Refused in a line that names the file, or read; PATHNET_FUZZ_CASES sets how many."""
-    monkeypatch.setattr(checkpoint.commandline, "say", lambda line: None)
-    parts = vars(network()) | {"flags": network().flags | {"max_steps": 9}}
-    population = np.array([[[0, 1], [2, 3]]])
-    state = checkpoint.State(
-        **parts, names=["1v3", "1v2"], generation=3, population=population
-    )
-    checkpoint.save_state(tmp_path, state)
-    (folder,) = checkpoint.saved(tmp_path)
-    whole, refused = (folder / name).read_bytes(), 0
-    tracemalloc.start()
-    for seed in range(FUZZ_CASES):
-        (folder / name).write_bytes(damaged(whole, np.random.default_rng(seed)))
-        reseal(folder)
-        try:
-            checkpoint.load_state(tmp_path)
-        except UserError as error:
-            refused += 1
-            assert str(tmp_path) in str(error), f"seed {seed}"
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert refused > FUZZ_CASES / 4
-    assert peak < 20e6

@@ -10,9 +10,9 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from fuzzing import FUZZ_CASES, damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_datasets import FUZZ_CASES, damaged
 
 from common import results
 from common.commandline import UserError
