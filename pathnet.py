@@ -900,10 +900,10 @@ def _layer(x, kernel, bias, relu_gain, skip_gain, times=tf.matmul):
 
 def show(folder, picture=None):
     """Prints what a folder of --save_dir holds and draws it; raises what reading does."""
-    from common import checkpoint
+    from common.network import read_network
     from reports.paths import draw_paths
 
-    network = checkpoint.read_network(folder)
+    network = read_network(folder)
     flags, used = network.flags, np.zeros_like(network.fixed_path)
     print(
         f"{network.script}, seed {flags['seed']}: {flags['L']} layers of {flags['M']} "

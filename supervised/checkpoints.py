@@ -3,7 +3,7 @@
 import os
 import time
 
-from common import checkpoint, folders
+from common import checkpoint, folders, network
 from common.commandline import UserError
 
 FOLDER = "checkpoints"  # in the folder of a run
@@ -27,14 +27,14 @@ class Checkpoints:
     def are_due(self) -> bool:
         return time.monotonic() >= self._due
 
-    def save(self, state: checkpoint.State) -> None:
+    def save(self, state: network.State) -> None:
         """Writes one more and removes all but the newest.
 
         Raises:
           OSError: it cannot be written, or the folder of the run was deleted.
         """
         os.stat(self._run_folder)  # raises if it was deleted: it must not come back
-        checkpoint.save_state(self._folder, state)
+        network.save_state(self._folder, state)
         self._due = time.monotonic() + self._seconds
 
     def discard(self) -> None:
@@ -52,7 +52,7 @@ class NoCheckpoints:
         pass
 
 
-def load(run_folder: str) -> checkpoint.State:
+def load(run_folder: str) -> network.State:
     """The State of the newest sound checkpoint of an interrupted run.
 
     This process goes on with the run from now on: no other one may.
@@ -62,7 +62,7 @@ def load(run_folder: str) -> checkpoint.State:
       OSError: a file cannot be read.
     """
     folders.occupy(run_folder)
-    state = checkpoint.load_state(os.path.join(run_folder, FOLDER))
+    state = network.load_state(os.path.join(run_folder, FOLDER))
     if state is not None:
         return state
     if os.path.exists(os.path.join(run_folder, "results.jsonl")):

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import pathnet
-from common import checkpoint, events, folders, results
+from common import events, folders, network, results
 from common.commandline import UserError
 from reports.paths import count_overlap
 from supervised import display, outcomes, recorder, sizes
@@ -272,7 +272,7 @@ class Repeat:
     def _begin(self, number):
         """What a task starts from, or what an interrupted run had come to in it."""
         state = self._settings.network
-        if isinstance(state, checkpoint.State) and number == len(state.tasks):
+        if isinstance(state, network.State) and number == len(state.tasks):
             return Learning(
                 state.population, state.generation, state.curve, state.seconds
             )
@@ -337,7 +337,7 @@ class Repeat:
         self._recorder.flush()
         entries = [outcome.entry() for outcome in self.outcomes]
         self._checkpoints.save(
-            checkpoint.State(
+            network.State(
                 **self._learned(entries),
                 names=self._settings.tasks,
                 generation=learning.generation,
@@ -349,13 +349,13 @@ class Repeat:
 
     def _save(self, result):
         """Stores the finished network in --save_dir."""
-        checkpoint.write_network(
+        network.write_network(
             self._settings.save_dir,
-            checkpoint.Network(**self._learned(result["tasks"])),
+            network.Network(**self._learned(result["tasks"])),
         )
 
     def _learned(self, entries):
-        """Arguments of `checkpoint.Network`, with these entries of results.jsonl."""
+        """Arguments of `network.Network`, with these entries of results.jsonl."""
         grid = self._net.grid
         tasks = [
             {**entry, "title": outcome.task.title, "retention": row}

@@ -10,7 +10,7 @@ import re
 from absl import flags
 
 import pathnet
-from common import checkpoint, commandline
+from common import checkpoint, commandline, network
 from common.commandline import LEARNING, NETWORK, PLACE, REPEAT, TASKS, UserError
 from supervised import checkpoints
 from supervised.controls import CONTROLS
@@ -53,7 +53,7 @@ class Settings:
 
     script: str
     tasks: list
-    network: checkpoint.Network
+    network: network.Network
     loaded_from: str | None
     grid: dict
     training: pathnet.Training
@@ -520,11 +520,11 @@ def _load_network(script, is_task):
     """
     folder = FLAGS.resume or FLAGS.load_dir
     if folder is None:
-        return checkpoint.Network()
+        return network.Network()
     if FLAGS.resume is not None:
         loaded = checkpoints.load(folder)
     else:
-        loaded = checkpoint.read_network(folder)
+        loaded = network.read_network(folder)
     if loaded.script != script:
         raise UserError(
             f"{folder}: its network is of {loaded.script}_pathnet.py; load it there"

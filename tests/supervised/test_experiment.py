@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pathnet
-from common import checkpoint
+from common import network
 from common.commandline import UserError
 from supervised import datasets, experiment
 from supervised.checkpoints import NoCheckpoints
@@ -84,7 +84,7 @@ def settings(tasks=("1v3", "1v2")):
     return Settings(
         script="trial",
         tasks=list(tasks),
-        network=checkpoint.Network(),
+        network=network.Network(),
         loaded_from=None,
         grid={name: v[name] for name in (*grid, "fixed_path_active")},
         training=pathnet.Training(
