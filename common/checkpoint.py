@@ -68,25 +68,8 @@ def write(folder: Folder, about: dict, arrays: Arrays) -> None:
       OSError: it cannot be written; nothing is left behind then.
     """
     refuse_existing(folder)
-    target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = _hidden(target)
-    partial.mkdir()
-    try:
-        content = {"format": FORMAT, "version": VERSION, **about}
-        (partial / "about.json").write_text(json.dumps(content, indent=1) + "\n")
-        np.savez(partial / "arrays.npz", **arrays)
-        sums = [f"{_sha256(partial / name)}  {name}\n" for name in FILES]
-        (partial / "SHA256SUMS").write_text("".join(sums))
-        for path in (*partial.iterdir(), partial):
-            _to_disk(path)
-        os.rename(partial, target)
-        _to_disk(target.parent)
-    except OSError as error:
-        refuse_existing(folder)  # somebody else made it meanwhile
-        raise OSError(error.errno, error.strerror, str(folder)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    Path(folder).parent.mkdir(parents=True, exist_ok=True)
+    _write(Path(folder), about, arrays)
 
 
 def refuse_existing(folder: Folder) -> None:
@@ -128,7 +111,8 @@ def save(folder: Folder, number: int, about: dict, arrays: Arrays) -> None:
     """Writes a checkpoint into a folder of them and removes all but the newest KEPT.
 
     Args:
-      folder: of the checkpoints; made if it is not there.
+      folder: of the checkpoints; made if it is not there, but not what it lies in: a run
+        whose folder is deleted must not bring it back.
       number: the next one's; a later one if that would not be the newest.
       about: as of `write`.
       arrays: as of `write`.
@@ -139,7 +123,8 @@ def save(folder: Folder, number: int, about: dict, arrays: Arrays) -> None:
     earlier = saved(folder)
     if earlier:
         number = max(number, int(earlier[-1].name.removeprefix(PREFIX)) + 1)
-    write(Path(folder) / f"{PREFIX}{number:012d}", about, arrays)
+    Path(folder).mkdir(exist_ok=True)
+    _write(Path(folder) / f"{PREFIX}{number:012d}", about, arrays)
     for old in saved(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -181,6 +166,27 @@ def discard(folder: Folder) -> None:
 
 
 # ---- Files ----
+
+
+def _write(target: Path, about: dict, arrays: Arrays) -> None:
+    """Makes a checkpoint in a folder that exists; raises what `write` does."""
+    partial = _hidden(target)
+    partial.mkdir()
+    try:
+        content = {"format": FORMAT, "version": VERSION, **about}
+        (partial / "about.json").write_text(json.dumps(content, indent=1) + "\n")
+        np.savez(partial / "arrays.npz", **arrays)
+        sums = [f"{_sha256(partial / name)}  {name}\n" for name in FILES]
+        (partial / "SHA256SUMS").write_text("".join(sums))
+        for path in (*partial.iterdir(), partial):
+            _to_disk(path)
+        os.rename(partial, target)
+        _to_disk(target.parent)
+    except OSError as error:
+        refuse_existing(target)  # somebody else made it meanwhile
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _check_sums(folder: Path) -> None:

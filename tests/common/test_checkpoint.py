@@ -67,6 +67,17 @@ def test_a_folder_that_somebody_makes_meanwhile_is_kept(tmp_path, arrays, monkey
     assert [path.name for path in tmp_path.rglob("*")] == ["net", "mine"]
 
 
+def test_a_deleted_folder_of_a_run_does_not_come_back(tmp_path, arrays):
+    folder = tmp_path / "run" / "checkpoints"
+    (tmp_path / "run").mkdir()
+    checkpoint.save(folder, 1, ABOUT, arrays)
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError) as caught:
+        checkpoint.save(folder, 2, ABOUT, arrays)
+    assert caught.value.filename == str(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+
+
 def test_a_full_disk_leaves_nothing(tmp_path, arrays, monkeypatch):
     def savez(file, **arrays):
         file.write_bytes(b"PK")

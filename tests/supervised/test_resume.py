@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 
 MNIST, CIFAR = "binary_mnist_pathnet.py", "cifar_svhn_pathnet.py"
 STEPS = 16  # generations of each task, since so slow a learner does not converge
+ENDLESS = 10**6  # more of them than a test can wait for
 TINY = ["--L=2", "--M=4", "--N=2", "--T=3", "--filt=4", f"--max_steps={STEPS}"]
 TINY += ["--fake_data", "--stop_accuracy=1", "--learning_rate=1e-5", "--save_dir=net"]
 OFTEN = "--checkpoint_seconds=0"
@@ -38,6 +39,13 @@ def newest(folder):
     return int(saved[-1].name.removeprefix(checkpoint.PREFIX)) if saved else -1
 
 
+def wait_for_two_more(folder, generation):
+    """Returns once a run has gone on for two generations from the one given."""
+    give_up = time.monotonic() + 120
+    while newest(folder) <= generation + 1 and time.monotonic() < give_up:
+        time.sleep(0.002)
+
+
 def kill_at(scripts, cwd, generation, script, *flags):
     """Starts a script, kills it at about that generation: (its folder, Finished)."""
     process = scripts.start_fork(cwd, script, *flags)
@@ -52,7 +60,7 @@ def kill_at(scripts, cwd, generation, script, *flags):
         os.kill(process.pid, signal.SIGKILL)
         finished = process.wait()
     assert finished.status == -signal.SIGKILL, finished
-    assert generation <= newest(runs[0]) < 2 * STEPS
+    assert generation <= newest(runs[0])
     return runs[0], finished
 
 
@@ -128,9 +136,10 @@ def test_a_control_can_be_resumed(scripts, tmp_path):
 
 @pytest.fixture(scope="module")
 def killed(scripts, tmp_path_factory):
-    """The folder of a killed run."""
+    """The folder of a killed run that, resumed, lasts until a test ends it."""
     cwd = tmp_path_factory.mktemp("killed")
-    folder, _ = kill_at(scripts, cwd, 2, MNIST, *TINY, "--record=results", OFTEN)
+    flags = [*TINY, f"--max_steps={ENDLESS}", "--record=results", OFTEN]
+    folder, _ = kill_at(scripts, cwd, 2, MNIST, *flags)
     return folder
 
 
@@ -200,9 +209,7 @@ def test_a_log_folder_that_is_deleted_stays_so(scripts, tmp_path, killed):
     folder = tmp_path / "run"
     shutil.copytree(killed, folder)
     process = scripts.start_fork(tmp_path, MNIST, f"--resume={folder}")
-    give_up = time.monotonic() + 120
-    while newest(folder) <= newest(killed) + 1 and time.monotonic() < give_up:
-        time.sleep(0.002)
+    wait_for_two_more(folder, newest(killed))
     os.rename(folder, tmp_path / "elsewhere")
     finished = process.wait()
     assert finished.status == 2, finished
@@ -233,9 +240,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(scripts, tmp_path, killed):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        give_up = time.monotonic() + 120
-        while newest(folder) <= newest(killed) + 1 and time.monotonic() < give_up:
-            time.sleep(0.002)
+        wait_for_two_more(folder, newest(killed))
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=20)
     finally:
@@ -243,4 +248,4 @@ def test_ctrl_c_leaves_a_run_that_goes_on(scripts, tmp_path, killed):
     assert process.returncode == 130, stderr
     assert stderr.splitlines()[-1] == f"{MNIST}: interrupted"
     state = network.load_state(folder / "checkpoints")
-    assert 2 <= state.generation < STEPS
+    assert newest(killed) < state.generation < ENDLESS
