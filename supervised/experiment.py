@@ -29,7 +29,8 @@ from common import checkpoint, commandline, folders, results
 from common import events as recording
 from common.commandline import UserError
 from reports import pictures
-from supervised import datasets, generation
+from supervised import datasets
+from supervised.generation import OPTIMIZERS, WRITEBACKS, TrainablePathNet, Training
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # they are the script's, so that its --help shows them
@@ -98,13 +99,13 @@ def define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_acc
     flags.DEFINE_integer("T", 50, "Mini-batches a generation.", lower_bound=1)
     flags.DEFINE_integer("batch_num", 16, "Images of a mini-batch.", lower_bound=1)
     flags.DEFINE_enum(
-        "optimizer", "sgd", generation.OPTIMIZERS, "Plain gradient descent, or Adam."
+        "optimizer", "sgd", OPTIMIZERS, "Plain gradient descent, or Adam."
     )
     flags.DEFINE_float("learning_rate", learning_rate, "Of the optimizer.")
     flags.DEFINE_enum(
         "writeback",
         writeback,
-        generation.WRITEBACKS,
+        WRITEBACKS,
         "Which changes persist after a tournament: the winner's, also the losers' in "
         "modules that no fitter candidate uses (merge), or the sum of all. Of no "
         "account in a sequential tournament.",
@@ -433,7 +434,7 @@ class Experiment:
             module_kinds=FLAGS.module_kinds,
             fixed_path_active=FLAGS.fixed_path_active,
         )
-        training = generation.Training(
+        training = Training(
             # In a sequential tournament a candidate is trained alone.
             B=FLAGS.B if FLAGS.tournament == "fair" else 1,
             T=FLAGS.T,
@@ -444,12 +445,10 @@ class Experiment:
         )
         _check_memory(grid, training)
         _check_images(training, images)
-        self.net = generation.TrainablePathNet(
-            grid, training, alone="finetune" in FLAGS.control
-        )
+        self.net = TrainablePathNet(grid, training, alone="finetune" in FLAGS.control)
         if "fixed_size" in FLAGS.control:
             # N modules a layer are all there is, and one candidate.
-            self.selected_net = generation.TrainablePathNet(
+            self.selected_net = TrainablePathNet(
                 dataclasses.replace(grid, M=grid.N),
                 dataclasses.replace(training, B=1),
             )

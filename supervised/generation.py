@@ -381,7 +381,9 @@ class TrainablePathNet(pathnet.PathNet):
         changes = [changes.first, *changes.later, changes.head]
         writes = [
             tf.scatter_nd_add(variable, index[..., None], change)
-            for layer, index, of_layer in zip(layers, [*indices, self.task[None]], changes)
+            for layer, index, of_layer in zip(
+                layers, [*indices, self.task[None]], changes
+            )
             for variable, change in zip(*map(tf.nest.flatten, (layer, of_layer)))
         ]
         if self.training.optimizer == "adam":

@@ -13,7 +13,7 @@ import pytest
 import pathnet
 from common import checkpoint
 from common.commandline import UserError
-from supervised import datasets, experiment
+from supervised import datasets, experiment, generation
 from supervised.experiment import NOISE, POPULATION, TOURNAMENT, random_stream
 
 DEFAULTS = {
@@ -429,7 +429,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
             return cls(2017, 1, 30, 12, 34, 56)
 
     monkeypatch.setattr(experiment.datetime, "datetime", Clock)
-    monkeypatch.setattr(pathnet, "PathNet", lambda *_, **__: RecordingNet())
+    monkeypatch.setattr(experiment, "TrainablePathNet", lambda *_, **__: RecordingNet())
     folders = []
     for _ in range(3):
         run = experiment.Experiment("trial", INPUTS, 2, ["1v3", "1v2"], 10_000)
@@ -441,7 +441,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
 
 
 def test_an_experiment_has_a_repeat_for_each_seed(flags, monkeypatch):
-    monkeypatch.setattr(pathnet, "PathNet", lambda *_, **__: RecordingNet())
+    monkeypatch.setattr(experiment, "TrainablePathNet", lambda *_, **__: RecordingNet())
     flags.runs = 3
     run = experiment.Experiment("trial", INPUTS, 2, ["1v3", "1v2"], 10_000)
     assert [repeat.seed for repeat in run.repeats()] == [3, 4, 5]
@@ -559,7 +559,7 @@ def test_controls_share_seed_data_and_first_task(flags, real_net, tmp_path, caps
 # ---- With a real net ----
 
 
-class WatchedNet(pathnet.PathNet):
+class WatchedNet(generation.TrainablePathNet):
     """Keeps the parameters as they are right after each initialization."""
 
     def __init__(self, grid, training, alone):
@@ -574,7 +574,7 @@ class WatchedNet(pathnet.PathNet):
 @pytest.fixture(scope="module")
 def real_net():
     names = "B", "T", "batch_num", "learning_rate", "writeback"
-    training = pathnet.Training(**{name: DEFAULTS[name] for name in names})
+    training = generation.Training(**{name: DEFAULTS[name] for name in names})
     return WatchedNet(small_grid(), training, alone=True)
 
 
