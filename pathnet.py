@@ -11,7 +11,7 @@ Networks" (arXiv 1701.08734). Four parts, in this order:
   Modules       what a module computes, and how the modules of a layer are combined
   Network       the L x M grid of modules as a TensorFlow graph
 
-How candidates are trained stands in `supervised/generation.py`.
+How candidates are trained is in `supervised/generation.py`.
 """
 
 import dataclasses
@@ -23,10 +23,11 @@ import numpy as np
 
 from common import commandline
 from common import tf1 as tf
+from common.commandline import UserError
 
 
 def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
-    """Raises a ValueError that names `what` is chosen if `value` is no choice."""
+    """Raises a ValueError if `value` is none of the choices of `what`."""
     if value not in choices:
         raise ValueError(f"unknown {what} '{value}', choose from {', '.join(choices)}")
 
@@ -187,9 +188,8 @@ def overwrite_losers(
       copies of it in all others, and the winner's index.
     """
     winner = int(np.argmax(fitness))
-    copies = mutate(
-        rng, np.repeat(paths[winner : winner + 1], len(paths), 0), M, **mutation
-    )
+    copies = np.repeat(paths[winner : winner + 1], len(paths), 0)
+    copies = mutate(rng, copies, M, **mutation)
     copies[winner] = paths[winner]
     return copies, winner
 
@@ -219,23 +219,13 @@ MODULE_KINDS = {
 FIRST_LAYER_KIND = "linear"
 
 # Name -> kinds that the modules of every later layer take in turn.
-MIXTURES = {
-    "mixed": ("skip", "linear", "residual"),
-    "linear": ("linear",),
-}
+MIXTURES = {"mixed": ("skip", "linear", "residual"), "linear": ("linear",)}
 
-
-class Divided(NamedTuple):
-    """Whether the sum of the active modules is divided by M, in which layers."""
-
-    earlier: bool
-    last: bool
-
-
+# Name -> whether the sum is divided by M, in the layers before the last and in the last.
 AGGREGATIONS = {
-    "average": Divided(earlier=True, last=True),
-    "sum": Divided(earlier=False, last=False),
-    "last_average": Divided(earlier=False, last=True),
+    "average": (True, True),
+    "sum": (False, False),
+    "last_average": (False, True),
 }
 
 
@@ -297,13 +287,12 @@ class Grid:
           (relu_gain, skip_gain), float32 [L, M] each: the output of a layer is the sum
           over its active modules of relu_gain * ReLU(Wx + b) + skip_gain * x.
         """
-        divided = AGGREGATIONS[self.aggregation]
-        divisor = np.ones([self.L, 1], np.float32)
-        divisor[:-1] = self.M if divided.earlier else 1
-        divisor[-1] = self.M if divided.last else 1
+        earlier, last = AGGREGATIONS[self.aggregation]
+        divided = [earlier] * (self.L - 1) + [last]
+        divisor = np.where(divided, self.M, 1).astype(np.float32)
         kinds = [[MODULE_KINDS[name] for name in row] for row in self.kinds()]
-        counts = np.array(kinds, np.float32) / divisor[..., None]
-        return counts[..., 0], counts[..., 1]
+        gains = np.array(kinds, np.float32) / divisor[:, None, None]
+        return gains[..., 0], gains[..., 1]
 
 
 # --------------------------------------------------------------------------------------
@@ -318,7 +307,7 @@ OPTIMIZER_MOMENTS = {"sgd": (), "adam": ("mean", "mean_square")}
 
 
 class Parameter(NamedTuple):
-    """A parameter and the optimizer's moments of it, tensors or variables of one shape."""
+    """A parameter and the optimizer's moments of it: all tensors, or all variables."""
 
     value: Any
     moments: tuple
@@ -359,7 +348,7 @@ def scale_pixels(images: Any, centred: bool) -> Any:
 
 
 def aggregate(pre: Any, relu_gain: Any) -> Any:
-    """Sums relu_gain * ReLU(pre) over slots: [B, slots], [B, slots, filt, n]."""
+    """Returns relu_gain [B, slots] * ReLU(pre [B, slots, filt, n]), summed over slots."""
     return tf.reduce_sum(tf.nn.relu(pre) * relu_gain[..., None, None], 1)
 
 
@@ -432,10 +421,8 @@ class PathNet:
           task: 0 for the first task; output layers of tasks before it are kept.
           fixed_path: Binary [L, M], the frozen modules.
         """
-        self.session.run(
-            self._initialize,
-            {self.seed: seed, self.task: task, self.fixed_path: fixed_path},
-        )
+        feed = {self.seed: seed, self.task: task, self.fixed_path: fixed_path}
+        self.session.run(self._initialize, feed)
 
     def accuracy(
         self, geopath: np.ndarray, images: np.ndarray, labels: np.ndarray, task: int
@@ -448,18 +435,11 @@ class PathNet:
           labels: int [n].
           task: Which output layer.
         """
-        correct = 0
+        correct, feed = 0, {self.active_path: geopath, self.task: task}
         for start in range(0, len(images), 1000):  # bounds the memory of the products
             part = slice(start, start + 1000)
-            correct += self.session.run(
-                self._correct,
-                {
-                    self.active_path: geopath,
-                    self.images: images[part],
-                    self.labels: labels[part],
-                    self.task: task,
-                },
-            )
+            feed |= {self.images: images[part], self.labels: labels[part]}
+            correct += self.session.run(self._correct, feed)
         return int(correct) / len(images)
 
     def parameters(self) -> dict[str, np.ndarray]:
@@ -468,9 +448,8 @@ class PathNet:
 
     def set_parameters(self, values: dict[str, np.ndarray]) -> None:
         """Sets all parameters from a dict as `parameters` returns it."""
-        self.session.run(
-            self._restore, {self._saved[name]: v for name, v in values.items()}
-        )
+        feed = {self._saved[name]: value for name, value in values.items()}
+        self.session.run(self._restore, feed)
 
     # How the graph is built -----------------------------------------------------------
 
@@ -512,6 +491,13 @@ class PathNet:
         ]
         self.head = self._variables("output", [grid.tasks, grid.classes, grid.filt])
         self.steps = _variable("steps", [])
+        kernels = [layer.kernel for layer in self.layers]
+        biases = [layer.bias for layer in self.layers]
+        parameters = [*kernels, *biases, *self.head]
+        moments = [m for parameter in parameters for m in parameter.moments]
+        self._optimizer_state = [self.steps, *moments] if moments else []
+        self._saved_variables = [parameter.value for parameter in parameters]
+        self._saved_variables += self._optimizer_state
 
     def _variables(self, scope, shape):
         """Returns a Layer of variables, its kernel of a shape [modules, units, fan_in]."""
@@ -538,24 +524,12 @@ class PathNet:
             assignments.append(kernel.assign(tf.where(kept, kernel, fresh)))
             fresh = tf.fill(bias.shape, 0.1)
             assignments.append(bias.assign(tf.where(kept, bias, fresh)))
-        state = self._optimizer_state()
-        assignments += [v.assign(tf.zeros_like(v)) for v in state]
+        assignments += [v.assign(tf.zeros_like(v)) for v in self._optimizer_state]
         self._initialize = tf.group(*assignments)
-
-    def _all_parameters(self):
-        """Returns the Parameters: all kernels, then all biases, then the output layers'."""
-        kernels = [layer.kernel for layer in self.layers]
-        return [*kernels, *(layer.bias for layer in self.layers), *self.head]
-
-    def _optimizer_state(self):
-        """Returns the variables of the optimizer, none for gradient descent."""
-        moments = [m for parameter in self._all_parameters() for m in parameter.moments]
-        return [self.steps, *moments] if moments else []
 
     def _build_restore(self):
         """What `parameters` returns, and `set_parameters` sets."""
-        variables = [parameter.value for parameter in self._all_parameters()]
-        variables += self._optimizer_state()
+        variables = self._saved_variables
         self._parameters = {v.op.name: v.read_value() for v in variables}
         self._saved = {v.op.name: tf.placeholder(v.dtype, v.shape) for v in variables}
         self._restore = tf.group(*[v.assign(self._saved[v.op.name]) for v in variables])
@@ -573,8 +547,6 @@ class PathNet:
         logits = tf.matmul(kernel[self.task], x[0]) + bias[self.task][:, None]
         hits = tf.equal(tf.argmax(logits, 0, output_type=tf.int32), self.labels)
         self._correct = tf.reduce_sum(tf.cast(hits, tf.int32))
-
-    # What a subclass uses, too --------------------------------------------------------
 
     def _gather(self, layer, active, slots):
         """Returns the active Modules of a layer; `active` is binary [B, M].
@@ -639,7 +611,7 @@ def main(arguments: list[str]) -> None:
         case ["show", folder, *picture] if len(picture) <= 1:
             show(folder, *picture)
         case _:
-            raise commandline.UserError("usage: pathnet.py show DIR [PICTURE.png]")
+            raise UserError("usage: pathnet.py show DIR [PICTURE.png]")
 
 
 if __name__ == "__main__":

@@ -89,6 +89,14 @@ def reference(grid, training):
     return MaskedPathNet(grid, training)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def networks_are_freed():
+    """At the end of this module: once the interpreter ends, TensorFlow complains."""
+    yield
+    fast.cache_clear()
+    reference.cache_clear()
+
+
 def random_batches(grid, training, rng):
     n = training.T * training.batch_num
     images = rng.integers(0, 256, (n, grid.inputs), dtype=np.uint8)
