@@ -191,6 +191,25 @@ class Gains(NamedTuple):
     trains: list
 
 
+class Candidates(NamedTuple):
+    """B candidates, gathered from the grid.
+
+    Attributes:
+      network: Network, what they train. gains: its Gains.
+      frozen: (kernel, bias, relu_gain) of the frozen modules of layer 1, gathered once
+        for all candidates: [1, slots, ...], but relu_gain [B, slots] where candidates
+        differ in which of them they use.
+      trainable: Binary [B, L, M], the modules that each of them trains.
+      indices: For each layer int32 [B, slots], which module a slot holds.
+    """
+
+    network: Network
+    gains: Gains
+    frozen: tuple
+    trainable: Any
+    indices: list
+
+
 class TrainablePathNet(pathnet.PathNet):
     """A PathNet whose graph also holds the training of a generation."""
 
@@ -252,12 +271,22 @@ class TrainablePathNet(pathnet.PathNet):
         Returns:
           (correct, loss, writes): int32 [B], float32 [B], and the op that persists.
         """
+        candidates = self._gather_candidates(B)
+        compiled = tf.function(self._compute, jit_compile=True, autograph=False)
+        correct, loss, changes = compiled(
+            self.images, self.labels, candidates, self.steps.read_value(), self._one
+        )
+        with tf.name_scope("write_back"):
+            writes = self._write_back(correct, candidates.indices, changes)
+        return correct, loss, writes
+
+    def _gather_candidates(self, B):
+        """The Candidates whose paths are fed."""
         grid = self.grid
         geopath = tf.reshape(self.geopath, [B, grid.L, grid.M])
         fixed = tf.tile(self.fixed_path[None], [B, 1, 1])
         trainable = geopath * (1 - fixed)
         active = tf.maximum(geopath, fixed) if grid.fixed_path_active else geopath
-
         first, frozen, later = self._gather_layers(geopath, trainable, active)
         indices = [modules.index for modules in (first, *later)]
         network = Network(
@@ -270,20 +299,7 @@ class TrainablePathNet(pathnet.PathNet):
             [(modules.relu_gain, modules.skip_gain) for modules in later],
             _at_slots(trainable, indices[1:], first=1),
         )
-        compiled = tf.function(self._train_compiled, jit_compile=True, autograph=False)
-        correct, loss, changes = compiled(
-            self.images,
-            self.labels,
-            network,
-            gains,
-            frozen,
-            trainable,
-            indices,
-            self.steps.read_value(),
-            self._one,
-        )
-        with tf.name_scope("write_back"):
-            return correct, loss, self._write_back(correct, indices, changes)
+        return Candidates(network, gains, frozen, trainable, indices)
 
     def _gather_layers(self, geopath, trainable, active):
         """Gathers the modules that candidates train or need.
@@ -295,9 +311,8 @@ class TrainablePathNet(pathnet.PathNet):
           geopath, trainable, active: Binary [B, L, M].
 
         Returns:
-          (first, frozen, later): the Modules of layer 1 that each candidate trains;
-          (kernel, bias, relu_gain) of those that are frozen, gathered once for all
-          candidates, with relu_gain [B or 1, slots]; a list of Modules of later layers.
+          (first, frozen, later): the Modules of layer 1 that each candidate trains, those
+          that are frozen, as of `Candidates`, and a list of the Modules of later layers.
         """
         grid = self.grid
         widest = tf.cast(tf.reduce_max(tf.reduce_sum(self.fixed_path, 1)), tf.int32)
@@ -316,17 +331,12 @@ class TrainablePathNet(pathnet.PathNet):
         kernel, bias = (parameter.value for parameter in fixed.parameters)
         return first, (kernel, bias, fixed_gain), later
 
-    def _train_compiled(
-        self, images, labels, network, gains, frozen, trainable, indices, steps, one
-    ):
+    def _compute(self, images, labels, candidates, steps, one):
         """All of a generation that XLA compiles.
 
         Args:
           images, labels: As of `train`.
-          network: Network, [B, ...]. gains: its Gains.
-          frozen: (kernel, bias, relu_gain) of the frozen modules of layer 1.
-          trainable: Binary [B, L, M].
-          indices: For each layer int32 [B, slots], which module a slot holds.
+          candidates: Candidates.
           steps: How many steps Adam has done before.
           one: 1, see `_materialized`.
 
@@ -334,13 +344,15 @@ class TrainablePathNet(pathnet.PathNet):
           (correct, loss, changes): int32 [B], float32 [B], and the changes that persist,
           a Network.
         """
-        batches = self._blocks(images, labels, self._fixed_first_layer(images, *frozen))
-        candidates = _Candidates(self.grid, self.training, gains, steps, one)
-        correct, loss, trained = candidates.train(batches, network)
-        credit, head = WRITEBACKS[self.training.writeback](correct, trainable)
-        first, *later = _at_slots(credit, indices)
+        frozen = self._fixed_first_layer(images, *candidates.frozen)
+        batches = self._blocks(images, labels, frozen)
+        trainer = _Trainer(self.grid, self.training, candidates.gains, steps, one)
+        correct, loss, trained = trainer.train(batches, candidates.network)
+        rule = WRITEBACKS[self.training.writeback]
+        credit, head = rule(correct, candidates.trainable)
+        first, *later = _at_slots(credit, candidates.indices)
         credit = Network(first, later, head)
-        return correct, loss, _persisting_changes(credit, network, trained)
+        return correct, loss, _persisting_changes(credit, candidates.network, trained)
 
     def _blocks(self, images, labels, frozen):
         """The mini-batches of a generation as Batches."""
@@ -453,8 +465,8 @@ class Batches(NamedTuple):
     labels: Any
 
 
-class _Candidates:
-    """B candidates that train: what stays the same in a generation, and the steps.
+class _Trainer:
+    """Trains the candidates: what stays the same in a generation, and the steps.
 
     The formulas stand at the head of this file; the plain reference that the tests
     compare with is benchmarks/masked_pathnet.py.
