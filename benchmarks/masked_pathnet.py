@@ -2,11 +2,13 @@
 
 One candidate at a time, one mini-batch a `session.run`. All M modules of a layer are
 computed, and multiplied by 1 or 0: whether they are active. Parameters have the names
-and layouts of `pathnet.PathNet.parameters`, and `train` does what `PathNet.train` does.
+and layouts of `pathnet.PathNet.parameters`, and `train` does what
+`supervised.generation.TrainablePathNet.train` does.
 """
 
 import numpy as np
 
+import pathnet
 from common import tf1 as tf
 
 
@@ -75,7 +77,7 @@ class MaskedPathNet:
         return correct, loss
 
     def train(self, geopaths, images, labels, task, fixed_path):
-        """One generation; arguments and results as of `pathnet.PathNet.train`."""
+        """One generation; arguments and results as of `TrainablePathNet.train`."""
         n = self.training.batch_num
         start = self.parameters()
         trained, correct, loss = [], [], []
@@ -179,12 +181,11 @@ class MaskedPathNet:
         self._logits = tf.matmul(x, kernel, transpose_b=True) + bias
 
     def _module(self, layer, module, x):
-        kind = self.grid.kinds()[layer, module]
-        if kind == "skip":
-            return x
+        kind = pathnet.MODULE_KINDS[self.grid.kinds()[layer, module]]
         kernel, bias = self.kernels[layer][module], self.biases[layer][module]
-        out = tf.nn.relu(tf.matmul(x, kernel, transpose_b=True) + bias)
-        return out + x if kind == "residual" else out
+        relu = tf.nn.relu(tf.matmul(x, kernel, transpose_b=True) + bias)
+        # In layer 1 no module passes its input on: it is of another size.
+        return kind.relu * relu + kind.input * x if kind.input else kind.relu * relu
 
     def _build_step(self):
         """Gradient descent on the mean cross-entropy; frozen modules do not change."""

@@ -32,6 +32,7 @@ from masked_pathnet import MaskedPathNet  # noqa: E402
 
 import pathnet  # noqa: E402
 from common import commandline  # noqa: E402
+from supervised import generation  # noqa: E402
 
 SHAPES = {
     "mnist": {"L": 3, "M": 10, "N": 3, "filt": 20, "inputs": 784, "classes": 2},
@@ -46,9 +47,17 @@ SEVERAL = 8  # generations that are compared with a slow one, so that caches are
 class Generations:
     """Generations on random images, drawn and gathered as the scripts do."""
 
-    def __init__(self, name, B=2, T=50, batch_num=16, network=pathnet.PathNet, **shape):
+    def __init__(
+        self,
+        name,
+        B=2,
+        T=50,
+        batch_num=16,
+        network=generation.TrainablePathNet,
+        **shape,
+    ):
         self.grid = pathnet.Grid(**SHAPES[name] | shape)
-        training = pathnet.Training(B, T, batch_num, 0.05, WRITEBACKS[name])
+        training = generation.Training(B, T, batch_num, 0.05, WRITEBACKS[name])
         self.net = network(self.grid, training)
         self.rng = np.random.default_rng(0)
         grid = self.grid
@@ -117,16 +126,16 @@ def compare_generation(name):
     """Seconds a generation against the bound and against the masked loop."""
     shape = SHAPES[name]
     ours = Generations(name)
-    generation, *bound = medians([ours, *bounds(shape)])
+    ours_alone, *bound = medians([ours, *bounds(shape)])
     masked = Generations(name, network=MaskedPathNet)
     logging = Generations(name, network=partial(MaskedPathNet, histograms=True))
     several, *slow = medians([ours.several, masked, logging], rounds=3, calls=1)
     print(f"\n### {name}: one generation, B=2, T=50, batch 16, one thread\n")
     print("| what | seconds | ratio |\n| --- | --- | --- |")
-    print(f"| ours | {generation:.4f} | 1 |")
+    print(f"| ours | {ours_alone:.4f} | 1 |")
     print(
         f"| bound: layer 1's products alone, numpy | {min(bound):.4f} | "
-        f"ours takes {generation / min(bound):.2f}x the bound |"
+        f"ours takes {ours_alone / min(bound):.2f}x the bound |"
     )
     for label, seconds in zip(("", ", with histograms of the parameters"), slow):
         print(
@@ -195,9 +204,11 @@ def import_and_graph(name):
     """Seconds until the script could train: import, graph, first parameters."""
     code = (
         "import time; start = time.perf_counter()\n"
-        "import supervised, pathnet, numpy as np\n"
+        "import pathnet, numpy as np\n"
+        "from supervised import experiment, generation\n"
         f"grid = pathnet.Grid(**{SHAPES[name]})\n"
-        "net = pathnet.PathNet(grid, pathnet.Training(2, 50, 16, 0.05))\n"
+        "training = generation.Training(2, 50, 16, 0.05)\n"
+        "net = generation.TrainablePathNet(grid, training)\n"
         "net.initialize(0, 0, np.zeros([grid.L, grid.M]))\n"
         "print(time.perf_counter() - start)"
     )
@@ -245,7 +256,9 @@ def write_full_size_files(folder):
 def loading(folder):
     """Seconds to load both full-size data sets."""
     code = (
-        "import sys, time, datasets; start = time.perf_counter()\n"
+        "import sys, time\n"
+        "from supervised import datasets\n"
+        "start = time.perf_counter()\n"
         "kept = datasets.load_cifar10(sys.argv[1]), datasets.load_svhn(sys.argv[1])\n"
         "print(time.perf_counter() - start)"
     )

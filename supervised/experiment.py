@@ -26,6 +26,7 @@ from reports.paths import count_overlap
 from supervised import display, outcomes, recorder, sizes
 from supervised.checkpoints import Checkpoints, NoCheckpoints
 from supervised.controls import CONTROLS, PathNet
+from supervised.generation import TrainablePathNet
 from supervised.outcomes import Outcome
 from supervised.settings import Settings
 from supervised.streams import TOURNAMENT, random_stream
@@ -60,10 +61,10 @@ class Experiment:
         sizes.check_memory(grid, training, settings.candi)
         sizes.check_images(training, images)
         alone = "finetune" in settings.controls
-        self._nets = {False: pathnet.PathNet(grid, training, alone=alone)}
+        self._nets = {False: TrainablePathNet(grid, training, alone=alone)}
         if any(CONTROLS[name].fixed_size for name in settings.controls):
             # N modules a layer are all there is, and one candidate.
-            self._nets[True] = pathnet.PathNet(
+            self._nets[True] = TrainablePathNet(
                 dataclasses.replace(grid, M=grid.N), dataclasses.replace(training, B=1)
             )
         if settings.network.parameters:
@@ -84,7 +85,7 @@ class Experiment:
                 if (seed, name) not in done:
                     yield Repeat(self, seed, CONTROLS[name])
 
-    def net_of(self, control: PathNet) -> pathnet.PathNet:
+    def net_of(self, control: PathNet) -> TrainablePathNet:
         """The grid that is learned on under a control."""
         return self._nets[control.fixed_size]
 

@@ -12,7 +12,7 @@ from absl import flags
 import pathnet
 from common import checkpoint, commandline, network
 from common.commandline import LEARNING, NETWORK, PLACE, REPEAT, TASKS, UserError
-from supervised import checkpoints
+from supervised import checkpoints, generation
 from supervised.controls import CONTROLS
 
 FLAGS = flags.FLAGS
@@ -56,7 +56,7 @@ class Settings:
     network: network.Network
     loaded_from: str | None
     grid: dict
-    training: pathnet.Training
+    training: generation.Training
     candi: int
     B: int
     is_fair: bool
@@ -218,7 +218,7 @@ def _define_grid_flags(M, N, centred):
         flags.DEFINE_enum(
             "module_kinds",
             "mixed",
-            list(pathnet.MODULE_KINDS),
+            list(pathnet.MIXTURES),
             "Kinds of the modules after layer 1: mixed has skip, linear and residual ones "
             "in turn, linear has linear ones alone.",
         )
@@ -297,7 +297,7 @@ def _define_training_flags(learning_rate, writeback):
         flags.DEFINE_enum(
             "writeback",
             writeback,
-            list(pathnet.WRITEBACKS),
+            list(generation.WRITEBACKS),
             "Which changes of parameters persist after a fair tournament: sum adds all "
             "candidates' changes, winner keeps the winner's, merge keeps also the losers' "
             "in modules that no fitter candidate uses.",
@@ -306,7 +306,7 @@ def _define_training_flags(learning_rate, writeback):
         flags.DEFINE_enum(
             "optimizer",
             "sgd",
-            list(pathnet.OPTIMIZERS),
+            list(generation.OPTIMIZERS),
             "Plain gradient descent, or Adam, whose state belongs to the modules.",
         )
     flags.register_validator(
@@ -496,7 +496,7 @@ def _read(script, is_task, more):
 
 
 def _training():
-    return pathnet.Training(
+    return generation.Training(
         # In a sequential tournament a candidate is trained alone.
         B=FLAGS.B if FLAGS.tournament == "fair" else 1,
         T=FLAGS.T,

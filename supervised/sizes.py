@@ -4,9 +4,10 @@ import os
 
 import pathnet
 from common.commandline import UserError
+from supervised.generation import Training
 
 
-def check_images(training: pathnet.Training, images: int) -> None:
+def check_images(training: Training, images: int) -> None:
     """Raises UserError if a task has fewer images than a generation needs."""
     needed = training.T * training.batch_num
     if needed > images:
@@ -16,7 +17,7 @@ def check_images(training: pathnet.Training, images: int) -> None:
         )
 
 
-def check_memory(grid: pathnet.Grid, training: pathnet.Training, candi: int) -> None:
+def check_memory(grid: pathnet.Grid, training: Training, candi: int) -> None:
     """Raises UserError if the machine cannot hold the grid and the population."""
     first = grid.filt * grid.inputs
     rest = (grid.L - 1) * grid.filt * grid.filt

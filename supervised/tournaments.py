@@ -6,6 +6,7 @@ import numpy as np
 
 import pathnet
 from supervised import datasets
+from supervised.generation import TrainablePathNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Trainer:
         mini-batches, or are trained one after the other on what those before them left.
     """
 
-    net: pathnet.PathNet
+    net: TrainablePathNet
     task: Task
     number: int
     fixed_path: np.ndarray

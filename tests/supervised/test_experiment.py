@@ -13,7 +13,7 @@ import pytest
 import pathnet
 from common import network
 from common.commandline import UserError
-from supervised import datasets, experiment
+from supervised import datasets, experiment, generation
 from supervised.checkpoints import NoCheckpoints
 from supervised.controls import CONTROLS
 from supervised.outcomes import Outcome
@@ -87,7 +87,7 @@ def settings(tasks=("1v3", "1v2")):
         network=network.Network(),
         loaded_from=None,
         grid={name: v[name] for name in (*grid, "fixed_path_active")},
-        training=pathnet.Training(
+        training=generation.Training(
             B=v["B"] if is_fair else 1, **{name: v[name] for name in training}
         ),
         is_fair=is_fair,
@@ -477,7 +477,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
             return cls(2017, 1, 30, 12, 34, 56)
 
     monkeypatch.setattr(experiment.datetime, "datetime", Clock)
-    monkeypatch.setattr(pathnet, "PathNet", lambda *_, **__: RecordingNet())
+    monkeypatch.setattr(experiment, "TrainablePathNet", lambda *_, **__: RecordingNet())
     folders = []
     for _ in range(3):
         run = experiment.Experiment(settings(), INPUTS, 2, 10_000)
@@ -489,7 +489,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
 
 
 def test_an_experiment_has_a_repeat_for_each_seed(flags, monkeypatch):
-    monkeypatch.setattr(pathnet, "PathNet", lambda *_, **__: RecordingNet())
+    monkeypatch.setattr(experiment, "TrainablePathNet", lambda *_, **__: RecordingNet())
     flags.runs = 3
     run = experiment.Experiment(settings(), INPUTS, 2, 10_000)
     assert [repeat.seed for repeat in run.repeats()] == [3, 4, 5]
@@ -608,7 +608,7 @@ def test_controls_share_seed_data_and_first_task(flags, real_net, tmp_path, caps
 # ---- With a real net ----
 
 
-class WatchedNet(pathnet.PathNet):
+class WatchedNet(generation.TrainablePathNet):
     """Keeps the parameters as they are right after each initialization."""
 
     def __init__(self, grid, training, alone):
@@ -623,7 +623,7 @@ class WatchedNet(pathnet.PathNet):
 @pytest.fixture(scope="module")
 def real_net():
     names = "B", "T", "batch_num", "learning_rate", "writeback"
-    training = pathnet.Training(**{name: DEFAULTS[name] for name in names})
+    training = generation.Training(**{name: DEFAULTS[name] for name in names})
     return WatchedNet(small_grid(), training, alone=True)
 
 
