@@ -169,13 +169,7 @@ def _learn(session, network, player, curves, number, task):
 def _act(session, network, observation, state, step):
     """Actions and the new state; see a3c.PathGraph.act."""
     feed = {network.observation: observation, network.state: state, network.step: step}
-    while True:
-        try:
-            return session.run(network.act, feed)
-        except tf.errors.AbortedError as error:
-            # All of it runs in this process: a refused run has left nothing behind.
-            if not sessions.is_refused(error):
-                raise
+    return session.run(network.act, feed)
 
 
 def _wait_until_ready(session, network):

@@ -72,11 +72,20 @@ def connect(server, role: Cluster, graph):
 
 
 class _Session(tf.Session):
-    """A session that passes on the servers' errors as they are.
+    """A session that passes on the servers' errors as they are, and repeats refused runs.
 
     TensorFlow looks for names of ops in the text of an error, to add where they were
     made, and takes hours over one that quotes a feed of screens.
+
+    A refused run is repeated under another number. Whatever changes shared variables
+    waits for values from all processes that take part, and one that refuses sends none:
+    a refused run has changed nothing.
     """
 
     def _do_call(self, fn, *args):
-        return fn(*args)
+        while True:
+            try:
+                return fn(*args)
+            except tf.errors.AbortedError as error:
+                if not is_refused(error):
+                    raise

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from test_datasets import cifar_records, svhn_files, svhn_variables, write_files
+from data_files import cifar_records, svhn_files, svhn_variables, write_files
 
 pytestmark = pytest.mark.slow
 

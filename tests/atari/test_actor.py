@@ -13,7 +13,6 @@ from a3c import UNITS
 from atari import actor as atari_actor
 from atari import environments
 from atari.actor import Player
-from common import tf1 as tf
 
 
 class Scripted:
@@ -144,26 +143,6 @@ def test_seeds_of_the_games_differ_between_actors_tasks_and_starts():
     }
     assert len(seeds) == 45
     assert all(0 <= seed < 2**31 for seed in seeds)
-
-
-def test_a_step_that_was_refused_as_one_run_before_is_done_again():
-    """Any other error is told."""
-    actor = types.SimpleNamespace(act="act", observation="o", state="s", step="t")
-    twice = "The same RunGraph (Worker) request was received twice. send { tensor ..."
-    errors = [tf.errors.AbortedError(None, None, said) for said in ("lost", twice)]
-
-    def run(asked, feed):
-        if errors:
-            raise errors.pop()
-        return asked, feed
-
-    session = types.SimpleNamespace(run=run)
-    with pytest.raises(tf.errors.AbortedError, match="lost"):
-        atari_actor._act(session, actor, 1, 2, 3)
-    assert atari_actor._act(session, actor, 1, 2, 3) == (
-        "act",
-        {"o": 1, "s": 2, "t": 3},
-    )
 
 
 def test_an_actor_that_hangs_ends_itself(tmp_path):

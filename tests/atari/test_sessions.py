@@ -35,3 +35,19 @@ def test_a_server_whose_port_is_in_use():
         role = Cluster((host,), ("a:1", "b:1", "c:1"), PS, 0)
         with pytest.raises(UserError, match=f"ps_0: cannot listen .* {host}"):
             sessions.serve(role, 1)
+
+
+def test_a_run_that_was_refused_as_one_run_before_is_repeated():
+    """Any other error is passed on."""
+    twice = "The same RunGraph (Worker) request was received twice. send { tensor ..."
+    errors = [tf.errors.AbortedError(None, None, text) for text in ("lost", twice)]
+
+    def run(feed):
+        if errors:
+            raise errors.pop()
+        return feed
+
+    session = object.__new__(sessions._Session)
+    with pytest.raises(tf.errors.AbortedError, match="lost"):
+        session._do_call(run, 1)
+    assert session._do_call(run, 1) == 1
