@@ -15,21 +15,25 @@ task is learned on top of it. The last line, Entire Iter:251,TASK1:169,TASK2:82,
 has the generations of both tasks and the number of modules that their best paths share.
 """
 
+import numpy as np
+
 from common import commandline
 from supervised import datasets
 from supervised.experiment import Experiment
-from supervised.settings import define_binary_mnist_flags, read_binary_mnist
+from supervised.settings import (
+    Settings,
+    define_binary_mnist_flags,
+    read_binary_mnist,
+)
 from supervised.streams import FAKE_DATA, NOISE, random_stream
 from supervised.tournaments import Task
 
 
-def load(settings):
+def load(settings: Settings) -> list:
     """Training and test images of each task, as they are.
 
-    Args:
-      settings: what the script is told.
     Returns:
-      A list of (train, test), a datasets.Split each, for each task.
+      For each task [train, test], a datasets.Split each.
     """
     if settings.fake_data:
         rng = random_stream(settings.seed, FAKE_DATA, 0)
@@ -45,7 +49,7 @@ def load(settings):
     ]
 
 
-def with_noise(name, splits, noise, rng):
+def with_noise(name: str, splits: list, noise: str, rng: np.random.Generator) -> Task:
     """Two digits as a Task, with the noise of one repeat on all of their images."""
     noisy = [
         datasets.Split(datasets.add_noise(split.images, noise, rng), split.labels)
@@ -54,7 +58,8 @@ def with_noise(name, splits, noise, rng):
     return Task(name, name.replace("v", " vs "), *noisy)
 
 
-def main():
+def main() -> None:
+    """Learns the tasks in sequence, as often as the flags say."""
     settings = read_binary_mnist()
     data = load(settings)
     fewest = min(len(train.labels) for train, _ in data)

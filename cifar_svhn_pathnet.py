@@ -17,6 +17,7 @@ from supervised import datasets
 from supervised.experiment import Experiment
 from supervised.settings import (
     CIFAR_SVHN_TITLES,
+    Settings,
     define_cifar_svhn_flags,
     read_cifar_svhn,
 )
@@ -24,12 +25,8 @@ from supervised.streams import FAKE_DATA, random_stream
 from supervised.tournaments import Task
 
 
-def load(name, settings):
-    """A data set by name as a Task, or a generated one in its place.
-
-    Args:
-      settings: what the script is told.
-    """
+def load(name: str, settings: Settings) -> Task:
+    """A data set by name as a Task, or a generated one in its place."""
     if settings.fake_data:
         rng = random_stream(settings.seed, FAKE_DATA, len(name))
         dataset = datasets.fake(32 * 32 * 3, 10, 10_000, 1_000, rng)
@@ -39,7 +36,8 @@ def load(name, settings):
     return Task(name, CIFAR_SVHN_TITLES[name], dataset.train, dataset.test)
 
 
-def main():
+def main() -> None:
+    """Learns the tasks in sequence, as often as the flags say."""
     settings = read_cifar_svhn()
     tasks = {name: load(name, settings) for name in dict.fromkeys(settings.tasks)}
     fewest = min(len(task.train.labels) for task in tasks.values())

@@ -48,8 +48,8 @@ def random_paths(
     """Draws paths of N different modules a layer, uniformly (section 2.2).
 
     Args:
-      count: How many paths to draw.
-      L, M, N: Layers of the grid, modules a layer, and how many of them a path names.
+      count: how many paths to draw.
+      L, M, N: layers of the grid, modules a layer, and how many of them a path names.
 
     Returns:
       int64 [count, L, N], values in [0, M).
@@ -75,8 +75,8 @@ def mutate(
     Args:
       paths: int [..., L, N].
       M: Modules a layer; results are clipped to [0, M-1].
-      rate: Probability that a gene moves; None is the paper's 1/(N*L).
-      low, high: Bounds of the integer, both inclusive; the paper's are -2 and 2.
+      rate: probability that a gene moves; None is the paper's 1/(N*L).
+      low, high: bounds of the integer, both inclusive; the paper's are -2 and 2.
 
     Returns:
       A new int64 array of the same shape.
@@ -115,7 +115,7 @@ def diversity(geopaths: np.ndarray) -> float:
     """Measures how much a population differs: mean Jaccard distance over its pairs.
 
     Args:
-      geopaths: Binary [candi, L, M].
+      geopaths: binary [candi, L, M].
 
     Returns:
       A number in [0, 1]: 0 if all paths are the same or there is only one, 1 if no two
@@ -181,7 +181,7 @@ def overwrite_losers(
       paths: int [B, L, N], the candidates of one tournament.
       fitness: float [B]; ties go to the first.
       M: Modules a layer.
-      **mutation: As of `mutate`.
+      **mutation: as of `mutate`.
 
     Returns:
       (paths, winner): int64 [B, L, N] with the winner's path in its place and mutated
@@ -242,18 +242,18 @@ class Grid:
     """What a network is built of: L layers of M modules, at most N active in each.
 
     Attributes:
-      L, M, N: Layers, modules a layer, and the most of a layer that a path uses.
-      filt: Units of a module.
-      inputs: Pixels of an image.
-      classes, tasks: Classes of each task, and number of tasks: of output layers.
-      aggregation: One of AGGREGATIONS.
-      centred: Whether pixels are scaled to [-0.5, 0.5], else to [0, 1].
-      module_kinds: One of MIXTURES.
-      fixed_path_active: Whether frozen modules are active in every path, or only in
+      L, M, N: layers, modules a layer, and the most of a layer that a path uses.
+      filt: units of a module.
+      inputs: pixels of an image.
+      classes, tasks: classes of each task, and number of tasks: of output layers.
+      aggregation: one of AGGREGATIONS.
+      centred: whether pixels are scaled to [-0.5, 0.5], else to [0, 1].
+      module_kinds: one of MIXTURES.
+      fixed_path_active: whether frozen modules are active in every path, or only in
         those that name them.
 
     Raises:
-      ValueError: The aggregation or the mixture of module kinds is unknown.
+      ValueError: the aggregation or the mixture of module kinds is unknown.
     """
 
     L: int
@@ -363,9 +363,9 @@ def layer_output(
 
     Args:
       x: float32 [B, fan_in, n], the output of the layer before.
-      parameters, relu_gain, skip_gain: As of `Modules`; skip_gain is None if no module
+      parameters, relu_gain, skip_gain: as of `Modules`; skip_gain is None if no module
         passes its input on.
-      matmul: How to multiply [B, units, fan_in] by x; default: `tf.matmul`.
+      matmul: how to multiply [B, units, fan_in] by x; default: `tf.matmul`.
     """
     kernel, bias = parameters.kernel.value, parameters.bias.value
     B, F, fan_in = bias.shape[0], bias.shape[2], kernel.shape[3]
@@ -383,16 +383,16 @@ class PathNet:
     Paths and images enter through placeholders; no op is ever added after construction.
 
     Attributes:
-      grid: The Grid.
-      optimizer: One of OPTIMIZER_MOMENTS, whose moments are kept of each parameter.
-      graph, session: The tf.Graph and a tf.Session of it.
-      geopath, active_path, fixed_path, images, labels, task, seed: The placeholders.
+      grid: the Grid.
+      optimizer: one of OPTIMIZER_MOMENTS, whose moments are kept of each parameter.
+      graph, session: the tf.Graph and a tf.Session of it.
+      geopath, active_path, fixed_path, images, labels, task, seed: the placeholders.
       layers: A Layer of variables for each layer, [M, filt, fan_in] and [M, filt].
       head: A Layer of the output layers, [tasks, classes, filt] and [tasks, classes].
-      steps: Variable, how many steps Adam has done of the task.
+      steps: variable, how many steps Adam has done of the task.
 
     Raises:
-      ValueError: The optimizer is unknown.
+      ValueError: the optimizer is unknown.
     """
 
     def __init__(self, grid: Grid, optimizer: str = "sgd"):
@@ -417,9 +417,9 @@ class PathNet:
         """Draws new parameters for all but the frozen modules and the earlier heads.
 
         Args:
-          seed: The same seed, task and fixed path give the same parameters.
+          seed: the same seed, task and fixed path give the same parameters.
           task: 0 for the first task; output layers of tasks before it are kept.
-          fixed_path: Binary [L, M], the frozen modules.
+          fixed_path: binary [L, M], the frozen modules.
         """
         feed = {self.seed: seed, self.task: task, self.fixed_path: fixed_path}
         self.session.run(self._initialize, feed)
@@ -430,10 +430,10 @@ class PathNet:
         """Returns the share of images that one path classifies correctly.
 
         Args:
-          geopath: Binary [L, M], all active modules, the fixed path's included.
+          geopath: binary [L, M], all active modules, the fixed path's included.
           images: uint8 [n, inputs].
           labels: int [n].
-          task: Which output layer.
+          task: which output layer.
         """
         correct, feed = 0, {self.active_path: geopath, self.task: task}
         for start in range(0, len(images), 1000):  # bounds the memory of the products

@@ -287,7 +287,7 @@ class GaWorker:
         self.graph.set_ready(session, True)
 
     def _remembers(self, task):
-        """Whether it is known here how the tasks before this one went.
+        """Whether this process remembers how the tasks before this one went.
 
         After a death of this process alone that is in the checkpoint. One of an earlier
         task says too little: then that process died as it ended the task.

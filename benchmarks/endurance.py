@@ -40,12 +40,12 @@ def main():
         print("| task, generation | resident memory | event files |")
         print("| --- | --- | --- |")
         for line in process.stdout:
-            told = re.match(r"task (\d), .*, generation (\d+):", line)
-            if told and int(told[2]) % EVERY == 0:
+            progress = re.match(r"task (\d), .*, generation (\d+):", line)
+            if progress and int(progress[2]) % EVERY == 0:
                 events = size_kb(Path(folder), "events.*")
                 memory = resident_mb(process.pid)
                 print(
-                    f"| {told[1]}, {int(told[2]):,} | {memory:.0f} MB | {events:,.0f} kB |",
+                    f"| {progress[1]}, {int(progress[2]):,} | {memory:.0f} MB | {events:,.0f} kB |",
                     flush=True,
                 )
         if process.wait() != 0:

@@ -34,7 +34,7 @@ PLACE = "place"  # where things lie, and what is shown
 
 
 class UserError(Exception):
-    """What the user can mend: one line that names the flag or file and what to do."""
+    """A mistake that the user can correct: one line that names the flag or file and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ def decided_by(define_flags: Callable[[], None]) -> dict[str, str]:
 def run(
     main: Callable, define_flags: Callable = lambda: None, with_files=False
 ) -> None:
-    """Runs a script: `main()` with its flags parsed, mistakes told in one line.
+    """Runs a script: `main()` with its flags parsed, mistakes reported in one line.
 
     With `with_files`, the arguments that are no flags are given to main as a list.
 

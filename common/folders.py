@@ -7,7 +7,7 @@ import os
 from common.commandline import UserError
 
 
-def new(log_dir, name):
+def new(log_dir: str, name: str) -> str:
     """Makes a folder that did not exist before: log_dir/name, else name-2, name-3 ...
 
     Raises:
@@ -23,7 +23,7 @@ def new(log_dir, name):
             continue
 
 
-def occupy(folder):
+def occupy(folder: str) -> None:
     """Makes sure that no other process goes on with the run of a folder.
 
     Lasts until this process ends, however it does.

@@ -51,7 +51,7 @@ class Scratch(PathNet):
 
     name = "scratch"
 
-    def frozen(self, fixed_path, geopath):
+    def frozen(self, fixed_path: np.ndarray, geopath: np.ndarray) -> np.ndarray:
         return fixed_path
 
 
@@ -63,7 +63,9 @@ class FineTune(Scratch):
 
     name = "finetune"
 
-    def population(self, net, seed, fixed_path, paths, candi):
+    def population(
+        self, net: pathnet.PathNet, seed: int, fixed_path: np.ndarray, paths: list, candi: int
+    ) -> np.ndarray:  # fmt: skip
         if not paths:
             return super().population(net, seed, fixed_path, paths, candi)
         net.initialize(seed, len(paths), np.ones_like(fixed_path))
@@ -79,7 +81,9 @@ class FixedSize(Scratch):
     name = "fixed_size"
     fixed_size = True
 
-    def population(self, net, seed, fixed_path, paths, candi):
+    def population(
+        self, net: pathnet.PathNet, seed: int, fixed_path: np.ndarray, paths: list, candi: int
+    ) -> np.ndarray:  # fmt: skip
         net.initialize(seed, len(paths), fixed_path)
         return np.tile(np.arange(net.grid.N), (1, net.grid.L, 1))
 

@@ -88,7 +88,7 @@ class RepeatsDisplay(SingleDisplay):
     leaves_bars = False
     lines_every = None
 
-    def task_ended(self, number, outcome, fixed_path):
+    def task_ended(self, number: int, outcome: Outcome, fixed_path: np.ndarray) -> None:
         pass
 
     def _print_retention(self, outcomes, result):
@@ -101,13 +101,20 @@ class BatchDisplay:
     def progress(self, number: int, task: Task, done: int) -> "Lines":
         return Lines("", None)
 
-    def task_ended(self, number, outcome, fixed_path) -> None:
+    def task_ended(self, number: int, outcome: Outcome, fixed_path: np.ndarray) -> None:
         pass
 
-    def network_saved(self, folder) -> None:
+    def network_saved(self, folder: str) -> None:
         pass
 
-    def repeat_ended(self, outcomes, result, line, place, is_last) -> None:
+    def repeat_ended(
+        self,
+        outcomes: list[Outcome],
+        result: dict,
+        line: str,
+        place: int,
+        is_last: bool,
+    ) -> None:
         print(f"{place} Iteration,  {line}", flush=True)
 
 

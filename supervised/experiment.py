@@ -37,14 +37,14 @@ class Experiment:
     """One call of a script: the grid, built once, and the folder of the run.
 
     Attributes:
-      settings: what the script was told. folder: of the run; None for a batch's share.
+      settings: of the script. folder: of the run; None for a batch's share.
     """
 
     def __init__(self, settings: Settings, inputs: int, classes: int, images: int):
         """Builds the grid.
 
         Args:
-          settings: what the script was told.
+          settings: of the script.
           inputs: pixels of an image. classes: of each task.
           images: size of the smallest training set.
 

@@ -49,9 +49,9 @@ class Optimizer(NamedTuple):
     """How a parameter changes with its gradient.
 
     Attributes:
-      step: Of (parameter, gradient, learning_rate, number), `number` counting the steps
+      step: of (parameter, gradient, learning_rate, number), `number` counting the steps
         from 1 on: the new Parameter.
-      is_linear: Whether steps subtract the gradient times the learning rate. Then
+      is_linear: whether steps subtract the gradient times the learning rate. Then
         `gradient` comes multiplied by it, and a block may hold several mini-batches.
     """
 
@@ -120,14 +120,14 @@ class Training:
 
     Attributes:
       B: Candidates of a tournament.
-      T: Mini-batches.
-      batch_num: Images of a mini-batch.
-      learning_rate: Of the optimizer.
-      writeback: One of WRITEBACKS.
-      optimizer: One of OPTIMIZERS.
+      T: mini-batches.
+      batch_num: images of a mini-batch.
+      learning_rate: of the optimizer.
+      writeback: one of WRITEBACKS.
+      optimizer: one of OPTIMIZERS.
 
     Raises:
-      ValueError: The writeback or the optimizer is unknown, or it is Adam with the
+      ValueError: the writeback or the optimizer is unknown, or it is Adam with the
         writeback "sum": mean squares of gradients do not add up.
     """
 
@@ -199,8 +199,8 @@ class Candidates(NamedTuple):
       frozen: (kernel, bias, relu_gain) of the frozen modules of layer 1, gathered once
         for all candidates: [1, slots, ...], but relu_gain [B, slots] where candidates
         differ in which of them they use.
-      trainable: Binary [B, L, M], the modules that each of them trains.
-      indices: For each layer int32 [B, slots], which module a slot holds.
+      trainable: binary [B, L, M], the modules that each of them trains.
+      indices: for each layer int32 [B, slots], which module a slot holds.
     """
 
     network: Network
@@ -217,9 +217,9 @@ class TrainablePathNet(pathnet.PathNet):
         """Builds the graph.
 
         Args:
-          grid: What to build.
-          training: How a generation trains.
-          alone: Whether `train` takes a single candidate as well as B.
+          grid: what to build.
+          training: how a generation trains.
+          alone: whether `train` takes a single candidate as well as B.
         """
         self.training = training
         self._sizes = {training.B, 1} if alone else {training.B}
@@ -241,11 +241,11 @@ class TrainablePathNet(pathnet.PathNet):
         """Trains the candidates of one generation alike and writes parameters back.
 
         Args:
-          geopaths: Binary [B, L, M], at most N ones a row; [1, L, M] if built `alone`.
+          geopaths: binary [B, L, M], at most N ones a row; [1, L, M] if built `alone`.
           images: uint8 [T*batch_num, inputs], the mini-batches one after the other.
           labels: int [T*batch_num], values in [0, classes).
-          task: Which output layer to train.
-          fixed_path: Binary [L, M], modules that are frozen.
+          task: which output layer to train.
+          fixed_path: binary [L, M], modules that are frozen.
 
         Returns:
           (fitness, loss), float64 [B] and float32 [B]: mean training accuracy and
@@ -308,7 +308,7 @@ class TrainablePathNet(pathnet.PathNet):
         multiples of N as that needs, so that few shapes are compiled.
 
         Args:
-          geopath, trainable, active: Binary [B, L, M].
+          geopath, trainable, active: binary [B, L, M].
 
         Returns:
           (first, frozen, later): the Modules of layer 1 that each candidate trains, those
@@ -335,9 +335,9 @@ class TrainablePathNet(pathnet.PathNet):
         """All of a generation that XLA compiles.
 
         Args:
-          images, labels: As of `train`.
+          images, labels: as of `train`.
           candidates: Candidates.
-          steps: How many steps Adam has done before.
+          steps: how many steps Adam has done before.
           one: 1, see `_materialized`.
 
         Returns:
@@ -540,10 +540,10 @@ class _Trainer:
         """Trains all but layer 1 on one mini-batch.
 
         Args:
-          step: Of (parameter, gradient): the Parameter after a step.
+          step: of (parameter, gradient): the Parameter after a step.
           pre: float32 [B * units, n], pre-activations of layer 1.
-          frozen, target, labels: As of `Batches`, without blocks and c.
-          network: The Network before the step.
+          frozen, target, labels: as of `Batches`, without blocks and c.
+          network: the Network before the step.
 
         Returns:
           (hits, entropy, error, network): int32 [B] and float32 [B], how many images
@@ -597,8 +597,8 @@ def _changes_since(errors, earlier, x):
     """How pre-activations of a mini-batch change by the steps before it in its block.
 
     Args:
-      errors: For each earlier mini-batch float32 [units, n], its error G times the rate.
-      earlier: For each its images, float32 [n, inputs].
+      errors: for each earlier mini-batch float32 [units, n], its error G times the rate.
+      earlier: for each its images, float32 [n, inputs].
       x: float32 [n, inputs], the images of this one.
 
     Returns:
@@ -616,7 +616,7 @@ def _update_in_parts(step, kernel, errors, x):
     subtracted.
 
     Args:
-      step: Of (parameter, gradient): the Parameter after a step.
+      step: of (parameter, gradient): the Parameter after a step.
       kernel: Parameter [parts, units, inputs].
       errors: float32 [parts * units, c * n].
       x: float32 [c * n, inputs].
@@ -680,7 +680,7 @@ def _cross_entropy(logits, target):
 
     Args:
       logits: float32 [B, classes, n].
-      target: One-hot [classes, n].
+      target: one-hot [classes, n].
 
     Returns:
       (entropy, error): the mean over the n images [B], and its derivative by the

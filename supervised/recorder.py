@@ -138,17 +138,24 @@ class Recorder:
 class NoRecorder:
     """Of repeats that leave their line in the results alone."""
 
-    def begin(self, generation) -> None:
+    def begin(self, generation: int) -> None:
         pass
 
     def flush(self) -> None:
         pass
 
-    def add(self, number, task, now, fixed_path, ends) -> None:
+    def add(
+        self,
+        number: int,
+        task: Task,
+        now: Generation,
+        fixed_path: np.ndarray,
+        ends: bool,
+    ) -> None:
         pass
 
-    def recall(self, outcome, fixed_path) -> None:
+    def recall(self, outcome: Outcome, fixed_path: np.ndarray) -> None:
         pass
 
-    def close(self, outcomes, result) -> None:
+    def close(self, outcomes: list[Outcome], result: dict) -> None:
         pass

@@ -22,7 +22,7 @@ CIFAR_SVHN_TITLES = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a supervised script is told.
+    """The settings of a supervised script.
 
     Attributes:
       script: its name, without _pathnet.py.
@@ -134,7 +134,7 @@ def define_binary_mnist_flags() -> None:
 
 
 def read_binary_mnist() -> Settings:
-    """What binary_mnist_pathnet.py is told; raises what `_read` does."""
+    """The settings of binary_mnist_pathnet.py; raises what `_read` does."""
     pairs = [f"{FLAGS.a1}v{FLAGS.a2}", f"{FLAGS.b1}v{FLAGS.b2}"]
     return _read("binary_mnist", is_pair, FLAGS.tasks or pairs)
 
@@ -174,7 +174,7 @@ def define_cifar_svhn_flags() -> None:
 
 
 def read_cifar_svhn() -> Settings:
-    """What cifar_svhn_pathnet.py is told; raises what `_read` does."""
+    """The settings of cifar_svhn_pathnet.py; raises what `_read` does."""
     order = ["cifar10", "svhn"] if FLAGS.cifar_first else ["svhn", "cifar10"]
     return _read("cifar_svhn", CIFAR_SVHN_TITLES.__contains__, FLAGS.tasks or order)
 
@@ -452,12 +452,12 @@ def _read(script, is_task, more):
     loaded = _load_network(script, is_task)
     if FLAGS.save_dir is not None:
         checkpoint.refuse_existing(FLAGS.save_dir)
-    known = [task["name"] for task in loaded.tasks]
+    learned = [task["name"] for task in loaded.tasks]
     is_resumed = FLAGS.resume is not None
     recorded = _recorded_flags()
     return Settings(
         script=script,
-        tasks=list(loaded.names) if is_resumed else [*known, *more],
+        tasks=list(loaded.names) if is_resumed else [*learned, *more],
         network=loaded,
         loaded_from=FLAGS.resume or FLAGS.load_dir,
         grid={

@@ -540,7 +540,7 @@ def test_writebacks_differ(variants):
 def test_help_names_every_flag(scripts, cwd, default_run):
     finished = scripts.fork(cwd, SCRIPT, "--help")
     for name in default_run[2]["flags"]:
-        assert re.search(rf"^  --(\[no\])?{name}:", finished.stdout, re.MULTILINE), name
+        assert re.search(rf"^  --(\[no\])?{name}$", finished.stdout, re.MULTILINE), name
     assert (finished.status, finished.stderr) == (0, "")
     assert not list(cwd.iterdir())
 

@@ -111,5 +111,5 @@ def test_every_target_of_make_exists():
 @pytest.mark.parametrize("script", ["binary_mnist_pathnet.py", "cifar_svhn_pathnet.py"])
 def test_the_loop_of_the_readme_is_that_of_the_scripts(script):
     steps = r"\.(repeats|tournaments|draw|train|overwrite_losers|freeze|finish)\("
-    main = (ROOT / script).read_text().split("\ndef main():\n")[1]
+    main = (ROOT / script).read_text().split("\ndef main() -> None:\n")[1]
     assert re.findall(steps, PAGES["README.md"]) == re.findall(steps, main)
