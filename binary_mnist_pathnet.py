@@ -71,9 +71,7 @@ def main() -> None:
             for tournament in repeat.tournaments(task):  # until a winner is good enough
                 paths = tournament.draw()  # B candidates of the population
                 fitness = tournament.train(paths)  # alike, on the same mini-batches
-                tournament.overwrite_losers(
-                    fitness
-                )  # with mutated copies of the winner
+                tournament.overwrite_losers(fitness)  # by mutated copies of the winner
             repeat.freeze()  # the best path; everything else is re-initialized
         generations = [outcome.generations for outcome in repeat.outcomes]
         tasks = [f"TASK{number}:{g}" for number, g in enumerate(generations, 1)]

@@ -47,9 +47,7 @@ def main() -> None:
             for tournament in repeat.tournaments(tasks[name]):  # max_steps of them
                 paths = tournament.draw()  # B candidates of the population
                 fitness = tournament.train(paths)  # alike, on the same mini-batches
-                tournament.overwrite_losers(
-                    fitness
-                )  # with mutated copies of the winner
+                tournament.overwrite_losers(fitness)  # by mutated copies of the winner
             repeat.freeze()  # the last winner's path; everything else is re-initialized
         accuracies = [outcome.last.best_fitness for outcome in repeat.outcomes]
         ends = [f"TASK{number}:{a:.4f}" for number, a in enumerate(accuracies, 1)]

@@ -194,6 +194,19 @@ def overwrite_losers(
     return copies, winner
 
 
+def freeze(fixed_path: np.ndarray, geopath: np.ndarray) -> np.ndarray:
+    """Adds the best path of a task to what is frozen (section 2.3).
+
+    Args:
+      fixed_path: binary [L, M], the modules frozen so far.
+      geopath: binary [L, M], the best path of the task that has ended.
+
+    Returns:
+      Binary [L, M]. These modules keep their parameters; all others are re-initialized.
+    """
+    return np.maximum(fixed_path, geopath)
+
+
 # --------------------------------------------------------------------------------------
 # Modules
 #

@@ -13,7 +13,7 @@ from atari import environments, sessions, settings
 from atari.cluster import Cluster
 from atari.parameter_servers import Shared
 from atari.sessions import LOST
-from common import events as recording
+from common import events
 from common import tf1 as tf
 from common.commandline import say
 
@@ -124,7 +124,7 @@ def run(
         except LOST as error:
             say(f"lost the parameter servers, trying again ({sessions.cause(error)})")
             time.sleep(1)
-    say("all tasks are over")
+    say("all tasks are finished")
 
 
 def _play_task(session, network, number, task, plan):
@@ -200,7 +200,7 @@ class Curves:
 
     def __init__(self, folder: str, number: int, task: int, game: str, graph) -> None:
         name = os.path.join(folder, f"task{task + 1}_{game}", f"actor_{number}")
-        self._events = recording.Events(name, graph if number == 0 else None)
+        self._events = events.Events(name, graph if number == 0 else None)
         self._begin_point()
 
     def _begin_point(self):

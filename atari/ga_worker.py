@@ -233,7 +233,7 @@ class GaWorker:
         state, control = self._state, self._plan.control
         nothing, everything = np.zeros_like(geopath), np.ones_like(geopath)
         frozen = geopath if control == "pathnet" else nothing
-        kept = np.maximum(state.fixed_paths.max(0), frozen)
+        kept = pathnet.freeze(state.fixed_paths.max(0), frozen)
         paths = self._random_paths(state.task + 1)
         if control == "finetune":
             kept = everything
@@ -281,7 +281,7 @@ class GaWorker:
             self._remember(about, arrays)
             self.graph.restore(session, arrays)
             say(
-                f"goes on from a checkpoint: task {int(arrays['task']) + 1}, "
+                f"resuming from a checkpoint: task {int(arrays['task']) + 1}, "
                 f"{int(arrays['steps']):,} steps"
             )
         self.graph.set_ready(session, True)

@@ -41,14 +41,16 @@ def run(plan: settings.Launch) -> None:
     if not plan.isolate or not machine.isolate():
         say(
             "no network of its own here: every process that can reach the ports of this "
-            "machine can command the cluster; see the README"
+            "machine can command the cluster; see docs/atari.md"
         )
     actors = plan.actors
     servers = plan.servers or 1 + (actors - 1) // ACTORS_PER_SERVER
     if plan.fit_memory:
         actors = machine.fitting_actors(actors, servers)
         if actors < plan.actors:
-            say(f"{actors} actors in place of {plan.actors}: memory ends")
+            say(
+                f"{actors} actors in place of {plan.actors}: not enough memory for more"
+            )
     settings.check_actors(plan.B, actors)
     machine.check_ports(plan.first_port, servers + actors + 1)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

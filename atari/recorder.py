@@ -11,8 +11,7 @@ import a3c
 import pathnet
 from atari.ga_graph import ClusterState
 from atari.scores import scores
-from common import events as recording
-from common import results
+from common import events, results
 from reports.paths import draw_paths, population_image
 
 IMAGE_SECONDS = 60  # between two pictures of the population
@@ -61,8 +60,8 @@ class Recorder:
 
     def _begin_task(self, task):
         name = f"task{task + 1}_{self._games[task]}"
-        self._events = recording.Events(os.path.join(self._folder, name))
-        self._events.text("flags", recording.as_markdown(self._flags))
+        self._events = events.Events(os.path.join(self._folder, name))
+        self._events.text("flags", events.as_markdown(self._flags))
 
     def _add_curves(self, state, episodes, geopaths, speed):
         best = geopaths[int(np.argmax(scores(state.returns, state.played)))]
@@ -124,7 +123,7 @@ class Recorder:
             "seed": seed,
             "control": control,
             "flags": self._flags,
-            "versions": recording.versions(),
+            "versions": events.versions(),
             "tasks": outcomes,
             "overlap": pathnet.overlap(*geopaths[-2:]) if len(geopaths) > 1 else None,
         }

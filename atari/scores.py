@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 
 import a3c
-from common.results import SCORE_EPISODES
 
+SCORE_EPISODES = 30  # whose mean return is the score of a game, which ends a task
 UNSET = -1000.0  # score of an actor that has not finished an episode on its path
 BINS = 1000  # of agent steps, in which the curve of a task is kept
 

@@ -393,7 +393,7 @@ def _define_size():
     flags.DEFINE_integer(
         "worker_hosts_num",
         10,
-        "Number of actors of a cluster on this machine; there are fewer if memory ends.",
+        "Number of actors of a cluster on this machine; there are fewer if memory does not suffice.",
         lower_bound=2,
     )
     flags.DEFINE_integer(

@@ -93,7 +93,7 @@ def read(folder: Folder) -> tuple[dict, Arrays]:
     """
     folder = Path(folder)
     if not (folder / "SHA256SUMS").is_file():
-        raise UserError(f"{folder}: no folder that --save_dir or a run has saved to")
+        raise UserError(f"{folder}: --save_dir or a run has saved nothing there")
     _check_sums(folder)
     return _read_about(folder / "about.json"), _read_arrays(folder / "arrays.npz")
 
@@ -210,7 +210,9 @@ def _read_about(path: Path) -> dict:
         about = json.loads(path.read_text())
         kind, version = about.pop("format"), about.pop("version")
     except _NO_JSON_OBJECT as error:
-        raise UserError(f"{path}: not of this project: {reason(error)}") from error
+        raise UserError(
+            f"{path}: was not made by this project: {reason(error)}"
+        ) from error
     if (kind, version) != (FORMAT, VERSION):
         raise UserError(
             f"{path}: is a {kind} of version {version}, and this program reads a "
@@ -225,7 +227,9 @@ def _read_arrays(path: Path) -> Arrays:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except _NO_ARCHIVE as error:
-        raise UserError(f"{path}: not of this project: {reason(error)}") from error
+        raise UserError(
+            f"{path}: was not made by this project: {reason(error)}"
+        ) from error
 
 
 def _check_sizes(path: Path) -> None:
@@ -242,7 +246,9 @@ def _check_sizes(path: Path) -> None:
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path}: damaged, its checksum is another; copy the folder again")
+    return UserError(
+        f"{path}: damaged: its checksum does not match; copy the folder again"
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -35,6 +35,6 @@ def occupy(folder: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(f"{folder}: its run is still going on") from error
+        raise UserError(f"{folder}: its run is still active") from error
     except OSError:
         pass  # a file system without such locks: there users have to take care

@@ -12,8 +12,6 @@ from collections.abc import Collection, Iterable, Mapping
 from common.commandline import UserError
 from common.require import require
 
-SCORE_EPISODES = 30  # episodes whose mean return is the score of a game
-
 
 def append(filename: str | os.PathLike, result: object) -> int:
     """Appends one object to a results file: the whole line or none of it.

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from common.results import SCORE_EPISODES
 from reports import tables
 from reports.style import (
     BACKGROUND,
@@ -376,7 +375,7 @@ def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
             axes,
             f"{game}: learning curve",
             "million agent steps of the task",
-            f"score: mean return of {SCORE_EPISODES} episodes",
+            f"score: mean return of {tables.SCORE_EPISODES} episodes",
             legend,
         )
     save_png(filename, figure)

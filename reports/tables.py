@@ -5,8 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from common.results import SCORE_EPISODES
-
+SCORE_EPISODES = 30  # whose mean return is the score of a game, as in atari/scores.py
 # What of a task tells one learning of it from another.
 _OUTCOME = ("name", "generations", "steps", "fitness", "accuracy_test")
 

@@ -19,7 +19,6 @@ class Checkpoints:
           seconds: between two checkpoints; the first one is due at once, so that a kill
             at any moment finds one.
         """
-        self._run_folder = run_folder
         self._folder = os.path.join(run_folder, FOLDER)
         self._seconds = seconds
         self._due = time.monotonic()
@@ -33,7 +32,6 @@ class Checkpoints:
         Raises:
           OSError: it cannot be written, or the folder of the run was deleted.
         """
-        os.stat(self._run_folder)  # raises if it was deleted: it must not come back
         network.save_state(self._folder, state)
         self._due = time.monotonic() + self._seconds
 

@@ -43,7 +43,7 @@ class PathNet:
 
     def frozen(self, fixed_path: np.ndarray, geopath: np.ndarray) -> np.ndarray:
         """The frozen modules, binary [L, M], once a task has ended on a best path."""
-        return np.maximum(fixed_path, geopath)
+        return pathnet.freeze(fixed_path, geopath)
 
 
 class Scratch(PathNet):

@@ -6,7 +6,7 @@ for repeat in experiment.repeats():                    # a seed each, under each
         for tournament in repeat.tournaments(task):    # until a winner is good enough
             paths = tournament.draw()                  # B candidates of the population
             fitness = tournament.train(paths)          # alike, on the same mini-batches
-            tournament.overwrite_losers(fitness)       # with mutated copies of the winner
+            tournament.overwrite_losers(fitness)       # by mutated copies of the winner
         repeat.freeze()                                # its path; all else is re-initialized
     repeat.finish("...")                               # results and pictures, the last line
 """
@@ -70,15 +70,18 @@ class Experiment:
         if settings.network.parameters:
             (control,) = settings.controls
             self._restore(self.net_of(CONTROLS[control]))
-        self.folder = None if settings.results else self._make_folder()
+        self.folder = None if settings.results_file else self._make_folder()
         self.display = self._choose_display()
 
     def repeats(self) -> "Iterator[Repeat]":
         """Yields a Repeat for each seed, under each control; a batch's missing ones."""
         settings, done = self.settings, set()
-        if settings.results is not None:
+        if settings.results_file is not None:
             done = results.batch(
-                settings.results, settings.script, settings.flags, settings.may_differ
+                settings.results_file,
+                settings.script,
+                settings.flags,
+                settings.may_differ,
             )
         for seed in range(settings.seed, settings.seed + settings.runs):
             for name in settings.controls:
@@ -121,7 +124,7 @@ class Experiment:
         A run that was killed after its line had been written has it already.
         """
         settings = self.settings
-        file = settings.results or os.path.join(self.folder, "results.jsonl")
+        file = settings.results_file or os.path.join(self.folder, "results.jsonl")
         if settings.resume:
             held = results.batch(
                 file, settings.script, settings.flags, settings.may_differ
@@ -142,7 +145,7 @@ class Experiment:
 
     def _choose_display(self):
         settings = self.settings
-        if settings.results is not None:
+        if settings.results_file is not None:
             return display.BatchDisplay()
         # Only without a stop_accuracy within reach is it known where the end is.
         total = settings.max_steps if settings.stop_accuracy == 1 else None

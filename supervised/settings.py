@@ -43,7 +43,7 @@ class Settings:
       log_dir: folder in which the run makes its own.
       records: whether a repeat leaves events and pictures.
       test_every: generations between two points of the held-out curve.
-      results: file of the batch that this is a share of, or None.
+      results_file: of the batch that this is a share of, or None.
       resume: folder of the interrupted run that goes on, or None.
       checkpoint_seconds: between two checkpoints.
       save_dir: folder for the finished network, or None.
@@ -72,7 +72,7 @@ class Settings:
     log_dir: str
     records: bool
     test_every: int
-    results: str | None
+    results_file: str | None
     resume: str | None
     checkpoint_seconds: float
     save_dir: str | None
@@ -486,7 +486,7 @@ def _read(script, is_task, more):
         log_dir=FLAGS.log_dir,
         records=FLAGS.record == "all",
         test_every=FLAGS.test_every,
-        results=FLAGS.results,
+        results_file=FLAGS.results,
         resume=FLAGS.resume,
         checkpoint_seconds=FLAGS.checkpoint_seconds,
         save_dir=FLAGS.save_dir,
@@ -527,12 +527,12 @@ def _load_network(script, is_task):
         loaded = network.read_network(folder)
     if loaded.script != script:
         raise UserError(
-            f"{folder}: its network is of {loaded.script}_pathnet.py; load it there"
+            f"{folder}: was made by {loaded.script}_pathnet.py; load it with that script"
         )
     names = loaded.names if FLAGS.resume else [task["name"] for task in loaded.tasks]
     unknown = [name for name in names if not is_task(name)]
     if unknown:
-        raise UserError(f"{folder}: its network knows an unknown task, {unknown[0]}")
+        raise UserError(f"{folder}: has learned an unknown task, {unknown[0]}")
     if FLAGS.resume is not None:
         _take_flags(loaded.flags)
     else:
@@ -547,7 +547,9 @@ def _take_flags(values):
       UserError: another value was given explicitly, or they are of another version.
     """
     if values.keys() != _recorded_flags().keys():
-        raise UserError(f"flag --resume={FLAGS.resume}: made by another version")
+        raise UserError(
+            f"flag --resume={FLAGS.resume}: made by another version; start the run again"
+        )
     for name, value in values.items():
         if FLAGS[name].present and FLAGS[name].value != value:
             raise UserError(

@@ -218,7 +218,7 @@ def test_a_ga_worker_that_is_killed_goes_on_where_it_was(run):
 def test_a_parameter_server_that_is_killed_comes_back_from_the_checkpoint(run):
     _, arrays = until(run.newest, "a checkpoint")
     run.kill("ps", 0)
-    until(lambda: "goes on from a checkpoint" in run.log("ga_worker"), "recovery")
+    until(lambda: "resuming from a checkpoint" in run.log("ga_worker"), "recovery")
     now = run.goes_on()
     assert now["steps"] >= arrays["steps"]
     assert now["generation"] >= arrays["generation"]
@@ -264,7 +264,7 @@ def test_ctrl_c_ends_all_with_a_checkpoint_and_the_next_run_goes_on_to_the_end(
             "the second task",
         )
         log = again.log("ga_worker")
-        assert f"goes on from a checkpoint: task 1, {int(stopped['steps']):,} s" in log
+        assert f"resuming from a checkpoint: task 1, {int(stopped['steps']):,} s" in log
         status, stdout, stderr = again.end()
     finally:
         again.close()

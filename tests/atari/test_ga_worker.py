@@ -16,6 +16,7 @@ from a3c import ConvGrid
 from atari import settings
 from atari.ga_worker import GaWorker
 from atari.parameter_servers import Shared
+from atari.scores import SCORE_EPISODES
 from common import checkpoint, results
 from common import tf1 as tf
 from common.commandline import UserError
@@ -200,7 +201,7 @@ def test_two_tasks_and_the_last_line(world):
 
 def test_a_task_ends_on_a_score(world):
     worker, session = world.start(stop_score=2.0)
-    for episode in range(results.SCORE_EPISODES // ACTORS):
+    for episode in range(SCORE_EPISODES // ACTORS):
         assert world.values()["task"] == 0
         world.play([2, 2, 1 if episode == 0 else 2], steps=1)
         look(worker, session)

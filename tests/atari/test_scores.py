@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from atari.scores import BINS, UNSET, Curve, credit, scores
-from common import results
+from atari.scores import BINS, SCORE_EPISODES, UNSET, Curve, credit, scores
 from reports import tables
 
 no_deadline = settings(deadline=None)
@@ -67,7 +66,7 @@ def test_a_curve_is_the_mean_return_over_steps(episodes):
     assert points["steps"] == [10 * (place + 1) for place in sorted(bins)]
     means = [np.mean(bins[place]) for place in sorted(bins)]
     np.testing.assert_allclose(points["return"], means, atol=1e-3)
-    last = [r for _, r in episodes][-results.SCORE_EPISODES :]
+    last = [r for _, r in episodes][-SCORE_EPISODES:]
     assert curve.score() == (pytest.approx(np.mean(last)) if last else None)
     json.dumps(points)
 
@@ -113,3 +112,7 @@ def test_the_running_score_of_a_curve():
     # 30 episodes reach back into a point that holds 20: all of it counts.
     assert score.tolist() == [0.5, 2.0]
     assert tables.steps_to(curve, 1) == 30 and tables.steps_to(curve, 5) is None
+
+
+def test_tables_know_the_score_that_ends_a_task():
+    assert tables.SCORE_EPISODES == SCORE_EPISODES

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from PIL import Image
 
-from common.results import SCORE_EPISODES
-from reports import plots, style
+from reports import plots, style, tables
 
 
 def repeats():
@@ -326,7 +325,7 @@ def test_a_single_curve_has_no_band(panels_of):
 
 
 def test_scores_are_a_line_a_repeat_and_task(panels_of):
-    episodes = SCORE_EPISODES
+    episodes = tables.SCORE_EPISODES
 
     def game(score):
         steps = [100_000, 200_000]

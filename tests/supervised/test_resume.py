@@ -182,7 +182,7 @@ def test_nothing_to_resume(scripts, tmp_path, whole, killed):
 def test_a_run_that_goes_on_is_left_alone(scripts, tmp_path, killed):
     folders.occupy(tmp_path)
     assert_refused(
-        scripts.fork(tmp_path, MNIST, f"--resume={tmp_path}"), "still going on"
+        scripts.fork(tmp_path, MNIST, f"--resume={tmp_path}"), "still active"
     )
 
 
