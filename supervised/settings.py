@@ -451,7 +451,7 @@ def _read(script, is_task, more):
     """
     loaded = _load_network(script, is_task)
     if FLAGS.save_dir is not None:
-        checkpoint.refuse_existing(FLAGS.save_dir)
+        checkpoint.check_writable(FLAGS.save_dir)
     learned = [task["name"] for task in loaded.tasks]
     is_resumed = FLAGS.resume is not None
     recorded = _recorded_flags()
@@ -556,8 +556,11 @@ def _take_flags(values):
                 f"flag --{name}={FLAGS[name].value}: the run in {FLAGS.resume} has "
                 f"{value}; leave it out"
             )
-    for name, value in values.items():
-        FLAGS[name].value = value
+    try:
+        for name, value in values.items():
+            FLAGS[name].value = commandline.parsed(name, value)
+    except ValueError as error:
+        raise UserError(f"flag --resume={FLAGS.resume}: {error}") from error
     FLAGS.validate_all_flags()
 
 
