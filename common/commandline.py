@@ -117,7 +117,12 @@ def run(
         interrupts.raise_exceptions()
         define_flags()
         flags.DEFINE_bool("help", False, "Show this help.", short_name="?")
-        files = flags.FLAGS(sys.argv)[1:]
+        try:
+            files = flags.FLAGS(sys.argv)[1:]
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"flag --flagfile: names a file of no text: {error}"
+            ) from error
         if flags.FLAGS["help"].value:
             print(_help())
         elif with_files:

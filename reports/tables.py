@@ -424,7 +424,8 @@ def _generations(tasks: Sequence[dict], level: float | None) -> list[int]:
 def _steps_needed(task: dict, level: float) -> int | None:
     """As `steps_to`, of a game; one that ended on its score has reached it."""
     needed = steps_to(task["curve"], level)
-    if needed is None and task["score"] >= level:
+    has_score = task["score"] is not None
+    if needed is None and has_score and task["score"] >= level:
         return task["steps"]  # within the last point of the curve
     return needed
 

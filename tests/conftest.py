@@ -1,12 +1,14 @@
 """Runs the scripts: as a user does, or from a process that has imported TensorFlow."""
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
 import resource
 import runpy
 import signal
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -62,13 +64,21 @@ class Scripts:
         return self.start_fork(cwd, script, *flags, **places).wait()
 
     def start_fork(
-        self, cwd, script, *flags, stdout=None, stderr=None, max_file_bytes=None
+        self,
+        cwd,
+        script,
+        *flags,
+        stdout=None,
+        stderr=None,
+        max_file_bytes=None,
+        heeds_permissions=False,
     ):
         """Starts such a fork; wait for it before the next one.
 
         Args:
           stdout, stderr: a pipe or terminal to write to, in place of what is returned.
           max_file_bytes: where a file that the script writes meets a full disk.
+          heeds_permissions: whether those of files count, though root runs the tests.
         """
         output = self._new_folder("output")
         files = [stdout or output / "stdout", stderr or output / "stderr"]
@@ -78,6 +88,7 @@ class Scripts:
             "home": str(self._new_folder("home")),
             "files": [str(file) for file in files],
             "max_file_bytes": max_file_bytes,
+            "heeds_permissions": heeds_permissions,
         }
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
@@ -152,6 +163,14 @@ def _become(request):
     if request["max_file_bytes"]:
         limit = request["max_file_bytes"]
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if request["heeds_permissions"]:
+        drop_capabilities()
+
+
+def drop_capabilities():
+    """Makes permissions of files count for this process of root, as for any user."""
+    header = struct.pack("Ii", 0x20080522, 0)  # <linux/capability.h>, version 3; itself
+    ctypes.CDLL(None).capset(header, bytes(24))
 
 
 if __name__ == "__main__":

@@ -99,6 +99,17 @@ def test_a_wrong_flag_is_one_line(script, argument, told):
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("content", [None, b"\x7fELF\xff\xfe", b"\0"])
+def test_a_flag_file_that_is_none_is_one_line(script, tmp_path, content):
+    if content is None:
+        (tmp_path / "some.flags").mkdir()
+    else:
+        (tmp_path / "some.flags").write_bytes(content)
+    done = script("--flagfile=some.flags")
+    assert done.returncode == 2
+    assert done.stderr.startswith("tool.py: ") and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("arguments", [["7"], ["--size=2", "7", "8"], ["--", "7"]])
 def test_a_positional_argument_is_refused(script, arguments):
     done = script(*arguments)
