@@ -29,6 +29,8 @@ class Network:
     Attributes:
       script: name of the script that has learned it, without "_pathnet.py".
       flags: values of the flags of that script, by name.
+      data: what tells each data set that it was learned from, by name; {} if it was
+        saved before that was recorded.
       tasks: an entry for each learned task as in results.jsonl, with "title" and with
         "retention": held-out accuracies, once it was learned, on each task so far.
       active: binary [tasks, L, M], 1 for the modules that each of the tasks needs.
@@ -38,6 +40,7 @@ class Network:
 
     script: str = ""
     flags: dict = dataclasses.field(default_factory=dict)
+    data: dict = dataclasses.field(default_factory=dict)
     tasks: Sequence[dict] = ()
     active: np.ndarray | tuple[()] = ()
     fixed_path: np.ndarray | tuple[()] = ()
@@ -59,6 +62,7 @@ class State(Network):
       seconds: time that they took.
       curve: as in results.jsonl, so far.
       population: int64 [candi, L, N], the paths.
+      run: which run it is of, a name that no other run has; "" if not recorded.
     """
 
     names: Sequence[str] = ()
@@ -66,6 +70,7 @@ class State(Network):
     seconds: float = 0.0
     curve: dict = dataclasses.field(default_factory=_empty_curve)
     population: np.ndarray | tuple[()] = ()
+    run: str = ""
 
 
 # ---- Finished networks ----
@@ -110,6 +115,7 @@ def save_state(folder: Folder, state: State) -> None:
         "generation": state.generation,
         "seconds": state.seconds,
         "curve": state.curve,
+        "run": state.run,
     }
     arrays = _arrays(state) | {"population": state.population}
     number = state.generation + sum(task["generations"] for task in state.tasks)
@@ -139,7 +145,12 @@ def load_state(folder: Folder) -> State | None:
 
 def _facts(network: Network) -> dict:
     """What is stored of a Network as JSON."""
-    return {"script": network.script, "flags": network.flags, "tasks": network.tasks}
+    return {
+        "script": network.script,
+        "flags": network.flags,
+        "data": network.data,
+        "tasks": network.tasks,
+    }
 
 
 def _arrays(network: Network) -> Arrays:
@@ -158,6 +169,7 @@ def _network(about: dict, arrays: Arrays) -> Network:
     network = Network(
         script=str(about["script"]),
         flags=dict(about["flags"]),
+        data=dict(about.get("data", {})),
         tasks=list(about["tasks"]),
         active=arrays.pop("active"),
         fixed_path=arrays.pop("fixed_path"),
@@ -183,6 +195,7 @@ def _state(about: dict, arrays: Arrays) -> State:
         seconds=float(about["seconds"]),
         curve=about["curve"],
         population=population,
+        run=str(about.get("run", "")),
     )
     _check_names(state)
     _check_generation(state)

@@ -70,8 +70,12 @@ def machine():
 
 def kept_lines(text):
     """Output without what names a place or a time."""
-    places = ("Results:", "tensorboard ", "Saved:", "Resume:")
-    return [line for line in text.splitlines() if not line.startswith(places)]
+    places = ("Results:", "Saved:")
+    return [
+        line
+        for line in text.splitlines()
+        if not line.startswith(places) and "tensorboard --logdir" not in line
+    ]
 
 
 def without_times(result):
