@@ -15,9 +15,11 @@ task is learned on top of it. The last line, Entire Iter:251,TASK1:169,TASK2:82,
 has the generations of both tasks and the number of modules that their best paths share.
 """
 
+from common import commandline  # before all else: Ctrl-C is one line from here on
+
+# isort: split
 import numpy as np
 
-from common import commandline
 from supervised import datasets
 from supervised.experiment import Experiment
 from supervised.settings import (

@@ -12,7 +12,9 @@ The last line, CIFAR10_SVHN,TASK1:0.3575,TASK2:0.5075,Done, has the training acc
 the last winner of each task.
 """
 
-from common import commandline
+from common import commandline  # before all else: Ctrl-C is one line from here on
+
+# isort: split
 from supervised import datasets
 from supervised.experiment import Experiment
 from supervised.settings import (

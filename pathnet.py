@@ -14,6 +14,9 @@ Networks" (arXiv 1701.08734). Four parts, in this order:
 How candidates are trained is in `supervised/generation.py`.
 """
 
+from common import commandline  # before all else: Ctrl-C is one line from here on
+
+# isort: split
 import dataclasses
 import os
 from collections.abc import Callable, Iterable
@@ -21,7 +24,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common import commandline
 from common import tf1 as tf
 from common.commandline import UserError
 
@@ -600,6 +602,10 @@ def show(folder: str, picture: str | None = None) -> None:
 
     network = read_network(folder)
     flags, used = network.flags, np.zeros_like(network.fixed_path)
+    try:
+        kinds = module_kinds(flags["L"], flags["M"], flags["module_kinds"])
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
     print(
         f"{network.script}, seed {flags['seed']}: {flags['L']} layers of {flags['M']} "
         f"modules, at most {flags['N']} of a layer on a path"
@@ -617,10 +623,10 @@ def show(folder: str, picture: str | None = None) -> None:
         picture,
         geopaths,
         [task["title"] for task in network.tasks],
-        module_kinds(flags["L"], flags["M"], flags["module_kinds"]),
+        kinds,
         network.active,
     )
-    print(f"Picture: {picture}")
+    print(commandline.printable(f"Picture: {picture}"))
 
 
 def main(arguments: list[str]) -> None:

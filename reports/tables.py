@@ -371,7 +371,8 @@ def score_table(results: Sequence[dict], levels: Sequence[float] = (0, 15)) -> s
         first: dict[tuple[str, float], int | None] = {}
         for place, task in enumerate(result["tasks"]):
             cells = [str(result["seed"]), f"{place + 1}: {task['name']}"]
-            cells += [f"{task['steps']:,}", f"{task['score']:.1f}"]
+            score = "none" if task["score"] is None else f"{task['score']:.1f}"
+            cells += [f"{task['steps']:,}", score]
             for level in levels:
                 needed = _steps_needed(task, level)
                 earlier = first.get((task["name"], level))

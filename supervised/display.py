@@ -6,7 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 import pathnet
-from common import shell
+from common import commandline, shell
 from reports import tables
 from supervised.outcomes import Outcome
 from supervised.tournaments import Generation, Task
@@ -49,7 +49,7 @@ class SingleDisplay:
         print(outcome.report(number, fixed_path), flush=True)
 
     def network_saved(self, folder: str) -> None:
-        print(f"Saved: {folder}")
+        print(commandline.printable(f"Saved: {folder}"))
 
     def repeat_ended(
         self,

@@ -58,7 +58,8 @@ class Experiment:
         Raises:
           UserError: a task has fewer images than a generation needs, the grid or the
             population does not fit into memory, or the network not into the grid.
-          OSError: the folder of the run cannot be made.
+            Or the results file is damaged.
+          OSError: the folder of the run cannot be made, or its results cannot be written.
         """
         self.settings = settings
         self.data = data
@@ -80,6 +81,7 @@ class Experiment:
             (control,) = settings.controls
             self._restore(self.net_of(CONTROLS[control]))
         self.folder = None if settings.results_file else self._make_folder()
+        results.check_appendable(self._results_file())
         self.display = self._choose_display()
 
     def repeats(self) -> "Iterator[Repeat]":
@@ -135,8 +137,7 @@ class Experiment:
 
         A run that was killed after its line had been written has it already.
         """
-        settings = self.settings
-        file = settings.results_file or os.path.join(self.folder, "results.jsonl")
+        settings, file = self.settings, self._results_file()
         if settings.resume:
             held = results.batch(
                 file, settings.script, settings.flags, settings.may_differ, self.data
@@ -144,6 +145,11 @@ class Experiment:
             if held:
                 return len(held)
         return results.append(file, result)
+
+    def _results_file(self):
+        """Where its repeats go."""
+        file = self.settings.results_file
+        return file or os.path.join(self.folder, "results.jsonl")
 
     def _make_folder(self):
         settings = self.settings

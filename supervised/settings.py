@@ -547,7 +547,7 @@ def _check_save_dir(loaded, recorded):
         )
         if is_same and [task["name"] for task in saved.tasks] == loaded.names:
             return
-    checkpoint.refuse_existing(folder)
+    checkpoint.check_writable(folder)
 
 
 def _load_network(script, is_task):
@@ -589,13 +589,18 @@ def _take_flags(values):
         )
     given = _recorded_flags()
     for name, value in values.items():
-        if not FLAGS[name].present:
-            FLAGS[name].value = value
-        elif given[name] != value and name not in CHANGED_BY_RESUME:
+        is_other = FLAGS[name].present and given[name] != value
+        if is_other and name not in CHANGED_BY_RESUME:
             raise UserError(
                 f"flag --{name}={FLAGS[name].value}: the run in {FLAGS.resume} has "
                 f"{value}; leave it out"
             )
+    try:
+        for name, value in values.items():
+            if not FLAGS[name].present:
+                FLAGS[name].value = commandline.parsed(name, value)
+    except ValueError as error:
+        raise UserError(f"flag --resume={FLAGS.resume}: {error}") from error
     FLAGS.validate_all_flags()
 
 
