@@ -115,7 +115,7 @@ class BatchDisplay:
         place: int,
         is_last: bool,
     ) -> None:
-        print(f"{place} Iteration,  {line}", flush=True)
+        print(f"{place} Iteration,  {line},Seed:{result['seed']}", flush=True)
 
 
 class Bar:

@@ -21,6 +21,7 @@ import numpy as np
 
 import pathnet
 from common import events, folders, network, results
+from common.batch import Batch
 from common.commandline import UserError
 from reports.paths import count_overlap
 from supervised import display, outcomes, recorder, sizes
@@ -74,19 +75,20 @@ class Experiment:
         self.display = self._choose_display()
 
     def repeats(self) -> "Iterator[Repeat]":
-        """Yields a Repeat for each seed, under each control; a batch's missing ones."""
-        settings, done = self.settings, set()
+        """Yields a Repeat for each seed, under each control; of a batch this share."""
+        settings = self.settings
+        seeds = range(settings.seed, settings.seed + settings.runs)
+        wanted = ((seed, name) for seed in seeds for name in settings.controls)
         if settings.results_file is not None:
-            done = results.batch(
+            shared = Batch(
                 settings.results_file,
                 settings.script,
                 settings.flags,
                 settings.may_differ,
             )
-        for seed in range(settings.seed, settings.seed + settings.runs):
-            for name in settings.controls:
-                if (seed, name) not in done:
-                    yield Repeat(self, seed, CONTROLS[name])
+            wanted = shared.claim(wanted)
+        for seed, name in wanted:
+            yield Repeat(self, seed, CONTROLS[name])
 
     def net_of(self, control: PathNet) -> TrainablePathNet:
         """The grid that is learned on under a control."""
