@@ -80,11 +80,14 @@ def main(script: str, count: str) -> None:
     seeds, controls = range(first, first + repeats), values["control"]
     missing = _count_missing(batch, seeds, controls)
     if missing:
-        command = [
-            *(sys.executable, str(ROOT / f"{script}_pathnet.py"), *given.values()),
-            *(f"--seed={first}", f"--runs={repeats}"),
-            *(f"--results={filename}", f"--log_dir={folder}"),
-        ]
+        arguments = given | {
+            "seed": f"--seed={first}",
+            "runs": f"--runs={repeats}",
+            "results": f"--results={filename}",
+            "log_dir": f"--log_dir={folder}",
+        }
+        command = [sys.executable, str(ROOT / f"{script}_pathnet.py")]
+        command.extend(arguments.values())
         _run(command, min(jobs, missing))
         missing = _count_missing(batch, seeds, controls)
     if missing:
@@ -203,7 +206,9 @@ def _run(command: Sequence[str], count: int = 1) -> None:
                 processes.append(process)
                 errors.add(process)
             while not caught and any(process.poll() is None for process in processes):
-                errors.pass_on()
+                ready = errors.wait()
+                if not caught:  # else they say no more than that they are ended, too
+                    errors.pass_on(ready)
         except BlockingIOError as error:
             raise UserError(
                 f"JOBS={count}: only {len(processes)} processes can be started "
@@ -213,7 +218,7 @@ def _run(command: Sequence[str], count: int = 1) -> None:
             _end(processes)
     if caught:
         _exit(f"ended by {signal.Signals(caught[0]).name}", 128 + caught[0])
-    errors.pass_on()
+    errors.pass_on(errors.wait())
     for status in filter(None, [process.returncode for process in processes]):
         if status > 0:
             sys.exit(status)  # it has said why
@@ -273,19 +278,23 @@ class _Errors:
         os.set_blocking(process.stderr.fileno(), False)
         self._selector.register(process.stderr, selectors.EVENT_READ, process)
 
-    def pass_on(self) -> None:
-        """Passes on what there is, after a moment of waiting for it."""
-        for key, _ in self._selector.select(POLL_SECONDS):
-            process = key.data
-            written = process.stderr.read() or b""
-            if not written:
+    def wait(self) -> list[subprocess.Popen]:
+        """Returns, after a moment at most, the processes that have written something."""
+        return [key.data for key, _ in self._selector.select(POLL_SECONDS)]
+
+    def pass_on(self, processes: Sequence[subprocess.Popen]) -> None:
+        """Passes on what these processes have written."""
+        for process in processes:
+            written = process.stderr.read()
+            if not written:  # it has ended, with its last line
                 self._selector.unregister(process.stderr)
+                written = b"\n" if self._begun.get(process) else b""
             *lines, rest = (self._begun.get(process, b"") + written).split(b"\n")
             self._begun[process] = rest
             for line in lines:
                 if self._first.setdefault(line, process) is process:
                     sys.stderr.buffer.write(line + b"\n")
-            sys.stderr.flush()
+        sys.stderr.flush()
 
 
 if __name__ == "__main__":
