@@ -3,6 +3,7 @@
 Tables and pictures of what they hold are made in reports/.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -206,9 +207,14 @@ def batch(
       UserError: the file holds repeats of other settings or data, or something else.
       OSError: it cannot be read.
     """
-    if not os.path.exists(filename):
+    try:
+        with open(filename, "rb") as file:
+            # Or the last line might be one that another process is writing.
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_SH)
+            repeats = read([filename])
+    except FileNotFoundError:
         return set()
-    repeats = read([filename])
     compared = {name: flags[name] for name in flags if name not in may_differ}
     for result in repeats:
         differences = _differences(result, script, compared, data)

@@ -7,8 +7,8 @@ import numpy as np
 
 SCORE_EPISODES = 30  # whose mean return is the score of a game, as in atari/scores.py
 NOT_CONVERGED = "not all converged"  # in place of a speedup
-# What of a task tells one learning of it from another.
-_OUTCOME = ("name", "generations", "steps", "fitness", "accuracy_test")
+# What of a game tells one learning of it from another.
+_OUTCOME = ("name", "generations", "steps", "score")
 
 
 # --------------------------------------------------------------------------------------
@@ -22,6 +22,8 @@ def by_setting(
     ignored: Collection[str] = (),
 ) -> dict[str, list[dict]]:
     """Groups results by the flags and data in which they differ, whichever run made them.
+
+    A repeat is there once, however many files hold it: see `distinct`.
 
     Args:
       results: repeats, as `common.results.read` returns them.
@@ -39,7 +41,34 @@ def by_setting(
     for setting, result in zip(settings, results):
         label = ", ".join(f"{name}={setting.get(name)}" for name in varying)
         groups.setdefault(label, []).append(result)
-    return groups
+    return {label: distinct(group) for label, group in groups.items()}
+
+
+def distinct(results: Sequence[dict]) -> list[dict]:
+    """Each repeat once, the first time it is there.
+
+    Args:
+      results: of one setting, or of settings that differ in their control.
+    """
+    seen, kept = set(), []
+    for result in results:
+        key = _identity(result, result["tasks"])
+        if result.get("seed") is None or key not in seen:
+            kept.append(result)
+        seen.add(key)
+    return kept
+
+
+def _identity(result: dict, tasks: Sequence[dict]) -> str:
+    """What tells the learning of a repeat's tasks, or of its first ones, from others.
+
+    The seed decides all of it, so that what differs, such as a last digit between two
+    kinds of processors, makes no other repeat. Actors that play at the same time make
+    every run of a game another one: it is the same only if its outcomes are.
+    """
+    parts = [result.get("seed"), result.get("control", "pathnet")]
+    of_task = _OUTCOME if result.get("script") == "atari" else ("name",)
+    return repr(parts + [[task.get(name) for name in of_task] for task in tasks])
 
 
 def _setting(result: dict, left_out: Collection[str]) -> dict:
@@ -61,8 +90,8 @@ def _varies(settings: Sequence[dict], name: str) -> bool:
 def learned(results: Sequence[dict]) -> Iterator[tuple[int, str | None, dict]]:
     """Every task that was learned, once.
 
-    Repeats of one seed that begin with the same tasks learn these in the same way, so
-    that two results files hold it twice where only what follows differs.
+    Repeats of one seed that begin with the same tasks learn these in the same way: they
+    are there twice where only what follows differs.
 
     Args:
       results: repeats of one setting.
@@ -73,9 +102,9 @@ def learned(results: Sequence[dict]) -> Iterator[tuple[int, str | None, dict]]:
     """
     seen = set()
     for result in results:
-        before, learning = None, repr(result.get("seed"))
+        before = None
         for place, task in enumerate(result["tasks"]):
-            learning += repr([task.get(name) for name in _OUTCOME])
+            learning = _identity(result, result["tasks"][: place + 1])
             if result.get("seed") is None or learning not in seen:
                 yield place, before, task
             seen.add(learning)

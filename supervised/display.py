@@ -135,7 +135,7 @@ class BatchDisplay:
     ) -> None:
         if self._total is None:
             print(_not_converged(outcomes), end="")
-        print(f"{place} Iteration, seed {result['seed']},  {line}", flush=True)
+        print(f"{place} Iteration,  {line},Seed:{result['seed']}", flush=True)
 
 
 class Bar:

@@ -21,6 +21,7 @@ import numpy as np
 
 import pathnet
 from common import events, folders, network, results
+from common.batch import Batch
 from common.commandline import UserError
 from reports.paths import count_overlap
 from supervised import checkpoints, display, outcomes, recorder, sizes
@@ -85,22 +86,23 @@ class Experiment:
         self.display = self._choose_display()
 
     def repeats(self) -> "Iterator[Repeat]":
-        """Yields a Repeat for each seed, under each control; a batch's missing ones."""
-        settings, done = self.settings, set()
+        """Yields a Repeat for each seed, under each control; of a batch this share."""
+        settings = self.settings
+        seeds = range(settings.seed, settings.seed + settings.runs)
+        wanted = ((seed, name) for seed in seeds for name in settings.controls)
         if settings.results_file is not None:
-            done = results.batch(
+            shared = Batch(
                 settings.results_file,
                 settings.script,
                 settings.flags,
                 settings.may_differ,
                 self.data,
             )
-        for seed in range(settings.seed, settings.seed + settings.runs):
-            for name in settings.controls:
-                if (seed, name) not in done:
-                    repeat = Repeat(self, seed, CONTROLS[name])
-                    with repeat.checkpoints:
-                        yield repeat
+            wanted = shared.claim(wanted)
+        for seed, name in wanted:
+            repeat = Repeat(self, seed, CONTROLS[name])
+            with repeat.checkpoints:
+                yield repeat
 
     def net_of(self, control: PathNet) -> TrainablePathNet:
         """The grid that is learned on under a control."""

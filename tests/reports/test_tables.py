@@ -39,16 +39,39 @@ def test_by_setting_ignores_what_tells_repeats_apart():
 def test_learned_yields_what_runs_of_a_seed_begin_with_once():
     one, two = (repeat("a", b, (4, 2)) | {"seed": 3} for b in "bc")
     other = repeat("a", "b", (4, 2)) | {"seed": 4}
-    differs = repeat("a", "b", (5, 2)) | {"seed": 3}
+    elsewhere = repeat("a", "b", (5, 2)) | {"seed": 3}
     found = [
         (place, before, task["name"], task["generations"])
-        for place, before, task in tables.learned([one, two, other, differs])
+        for place, before, task in tables.learned([one, two, other, elsewhere])
     ]
     assert found == [
         (0, None, "a", 4), (1, "a", "b", 2), (1, "a", "c", 2),
         (0, None, "a", 4), (1, "a", "b", 2),
-        (0, None, "a", 5), (1, "a", "b", 2),
     ]  # fmt: skip
+
+
+def test_by_setting_has_a_repeat_once_however_many_files_hold_it():
+    def made(seed, seconds, generations=(4, 2), **more):
+        return repeat("a", "b", generations) | {"seed": seed, "seconds": seconds} | more
+
+    first, again, rounded = made(3, 1.5), made(3, 1.6), made(3, 1.5, (5, 2))
+    other_order = repeat("b", "a", (4, 2)) | {"seed": 3}
+    control = made(3, 1.5, control="scratch")
+    found = [first, again, rounded, made(4, 1.5), other_order, control]
+    assert tables.by_setting(found, set(), {"control"}) == {
+        "": [first, made(4, 1.5), other_order, control]
+    }
+
+
+def test_runs_of_a_game_from_one_seed_are_several_repeats():
+    def played(steps, seconds):
+        task = {"name": "pong", "generations": 1, "steps": steps, "score": 20.0}
+        about = {"script": "atari", "seed": 0, "flags": {}, "seconds": seconds}
+        return about | {"tasks": [task]}
+
+    found = [played(100, 1), played(100, 2), played(90, 1)]
+    assert tables.by_setting(found, set()) == {"": [found[0], found[2]]}
+    assert len(list(tables.learned(found))) == 2
 
 
 def test_learned_yields_all_of_repeats_without_a_seed():

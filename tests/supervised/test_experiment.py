@@ -599,7 +599,7 @@ def test_repeats_of_a_batch_say_what_did_not_converge(flags, tmp_path, capsys):
     repeat.finish("the line")
     assert capsys.readouterr().out.splitlines() == [
         "Not converged: task 1, 1v3, after 12 generations",
-        "1 Iteration, seed 8,  the line",
+        "1 Iteration,  the line,Seed:8",
     ]
 
 
