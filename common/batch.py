@@ -8,13 +8,12 @@ together, or on how many of them come to their end.
 
 import contextlib
 import enum
-import fcntl
 import os
 import random
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from common import results
+from common import disk, results
 
 # The names that batches give to their results files: each task of a Slurm array has one.
 _NAME = re.compile(r"results(-[0-9]+)?\.jsonl")
@@ -139,9 +138,8 @@ def _claimed(path: str) -> Iterator[_Claim]:
 def _lock(file: int, is_new: bool) -> _Claim:
     """Locks the file of a repeat until it is closed, unless it is locked already."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not disk.lock(file, wait=False):
+            return _Claim.NEW if is_new else _Claim.UNKNOWN
     except BlockingIOError:
         return _Claim.TAKEN
-    except OSError:
-        return _Claim.NEW if is_new else _Claim.UNKNOWN
     return _Claim.NEW if is_new else _Claim.LEFT

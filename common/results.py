@@ -3,7 +3,6 @@
 Tables and pictures of what they hold are made in reports/.
 """
 
-import contextlib
 import errno
 import json
 import os
@@ -210,8 +209,7 @@ def batch(
     try:
         with open(filename, "rb") as file:
             # Or the last line might be one that another process is writing.
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_SH)
+            disk.lock(file, shared=True)
             repeats = read([filename])
     except FileNotFoundError:
         return set()
