@@ -322,6 +322,8 @@ class Repeat:
         population = self._control.population(
             self._net, self.seed, self._fixed_path, paths, self._settings.candi
         )
+        if number == 0 and self.control == "pathnet" and len(self._settings.tasks) > 1:
+            self._net.compile_ahead()
         return Learning(task, population, seconds=time.monotonic() - started)
 
     def _tournament(self, task, number, learning):
