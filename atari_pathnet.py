@@ -38,9 +38,9 @@ def take_part(process: cluster.Cluster) -> None:
     # What follows imports TensorFlow: the process that only watches does without it.
     if process.job == cluster.PS:
         threads = settings.threads(1)
-        from atari import sessions
+        from atari import server
 
-        sessions.serve(process, threads).join()
+        server.run(process, threads)
     elif process.is_ga_worker:
         plan = settings.ga_worker(process.actors)
         grid, learning = settings.grid(), settings.learning()

@@ -150,12 +150,16 @@ def format_task(
     """Returns how a task, numbered from 0 on, ended, as text.
 
     `task` is its entry of results.jsonl; its best path and the fixed path are [L, M].
+    The training accuracy is the one while it learned; "as kept" is that of the network
+    that is left, with what the writeback has kept of all candidates.
     """
     ended = "" if task["converged"] else "not converged after "
+    kept = task.get("accuracy_train")
     return (
         f"Task {number + 1}, {title}: {ended}{task['generations']} generations, "
-        f"training accuracy {task['fitness']:.4f}, "
-        f"held-out accuracy {task['accuracy_test']:.4f}\n"
+        f"training accuracy {task['fitness']:.4f}"
+        + (f" (as kept {kept:.4f})" if kept is not None else "")
+        + f", held-out accuracy {task['accuracy_test']:.4f}\n"
         + format_geopath(geopath, fixed_path)
     )
 
@@ -611,7 +615,7 @@ def show(folder: str, picture: str | None = None) -> None:
     ]
     for number, (task, geopath) in enumerate(zip(network.tasks, geopaths)):
         print(format_task(number, task["title"], task, geopath, used))
-        used = np.maximum(used, geopath)
+        used = freeze(used, geopath)
     free = ", ".join(str(int(count)) for count in flags["M"] - used.sum(1))
     print(f"{int(used.sum())} of {used.size} modules used; free in each layer: {free}")
     picture = picture or os.path.join(folder, "paths.png")
@@ -620,6 +624,7 @@ def show(folder: str, picture: str | None = None) -> None:
         geopaths,
         [task["title"] for task in network.tasks],
         kinds,
+        network.active,
     )
     print(commandline.printable(f"Picture: {picture}"))
 

@@ -85,6 +85,12 @@ def flag_values() -> dict:
     return {name: flags.FLAGS[name].value for name in flag_names()}
 
 
+def given_flags() -> dict[str, str]:
+    """The flags that the user gave, by name, each as an argument that says the same."""
+    given = [name for name in flag_names() if flags.FLAGS[name].present]
+    return {name: flags.FLAGS[name].serialize() for name in given}
+
+
 def decided_by(define_flags: Callable[[], None]) -> dict[str, str]:
     """What each flag that `define_flags` defines decides, by name.
 
@@ -244,8 +250,8 @@ def _one_line_for_mistakes() -> Iterator[None]:
         if error.filename is None:
             raise
         _exit(f"{error.filename}: {error.strerror}", 2)
-    except KeyboardInterrupt:
-        _exit("interrupted", interrupts.STATUS)
+    except KeyboardInterrupt as error:
+        _exit(str(error) or "interrupted", interrupts.STATUS)
 
 
 def _exit(message: object, status: int) -> None:

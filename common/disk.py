@@ -14,12 +14,13 @@ from typing import IO
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS)
 
 
-def lock(file: IO | int, wait: bool = True) -> bool:
+def lock(file: IO | int, wait: bool = True, shared: bool = False) -> bool:
     """Locks an open file, or a descriptor, until it is closed or this process ends.
 
     Args:
       file: what is locked, against other processes that call this.
       wait: whether to wait for another process that holds the lock.
+      shared: whether others may hold it as well, who only read, too.
 
     Returns:
       Whether there is a lock; the file system may have none.
@@ -28,7 +29,8 @@ def lock(file: IO | int, wait: bool = True) -> bool:
       BlockingIOError: another process holds the lock, and `wait` is false.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError:

@@ -28,6 +28,8 @@ class Network:
     Attributes:
       script: name of the script that has learned it, without "_pathnet.py".
       flags: values of the flags of that script, by name.
+      data: what tells each data set that it was learned from, by name; {} if it was
+        saved before that was recorded.
       tasks: an entry for each learned task as in results.jsonl, with "title" and with
         "retention": held-out accuracies, once it was learned, on each task so far.
       active: binary [tasks, L, M], 1 for the modules that each of the tasks needs.
@@ -37,6 +39,7 @@ class Network:
 
     script: str = ""
     flags: dict = dataclasses.field(default_factory=dict)
+    data: dict = dataclasses.field(default_factory=dict)
     tasks: Sequence[dict] = ()
     active: np.ndarray | tuple[()] = ()
     fixed_path: np.ndarray | tuple[()] = ()
@@ -58,6 +61,7 @@ class State(Network):
       seconds: time that they took.
       curve: as in results.jsonl, so far.
       population: int64 [candi, L, N], the paths.
+      run: which run it is of, a name that no other run has; "" if not recorded.
     """
 
     names: Sequence[str] = ()
@@ -65,6 +69,7 @@ class State(Network):
     seconds: float = 0.0
     curve: dict = dataclasses.field(default_factory=_empty_curve)
     population: np.ndarray | tuple[()] = ()
+    run: str = ""
 
 
 # ---- Finished networks ----
@@ -111,6 +116,7 @@ def save_state(folder: Folder, state: State) -> None:
         "generation": state.generation,
         "seconds": state.seconds,
         "curve": state.curve,
+        "run": state.run,
     }
     arrays = _arrays(state) | {"population": state.population}
     number = state.generation + sum(task["generations"] for task in state.tasks)
@@ -140,7 +146,12 @@ def load_state(folder: Folder) -> State | None:
 
 def _facts(network: Network) -> dict:
     """What is stored of a Network as JSON."""
-    return {"script": network.script, "flags": network.flags, "tasks": network.tasks}
+    return {
+        "script": network.script,
+        "flags": network.flags,
+        "data": network.data,
+        "tasks": network.tasks,
+    }
 
 
 def _arrays(network: Network) -> Arrays:
@@ -174,6 +185,7 @@ def _network(about: dict, arrays: Arrays) -> Network:
     return Network(
         script=about["script"],
         flags=about["flags"],
+        data=about.get("data", {}),
         tasks=about["tasks"],
         active=arrays["active"],
         fixed_path=arrays["fixed_path"],
@@ -204,6 +216,7 @@ def _state(about: dict, arrays: Arrays) -> State:
         seconds=about["seconds"],
         curve=about["curve"],
         population=arrays["population"],
+        run=about.get("run", ""),
     )
 
 
@@ -233,7 +246,8 @@ _FACTS = schema.record(
         "script": schema.text,
         "flags": _check_flags,
         "tasks": schema.list_of(schema.record({})),
-    }
+    },
+    {"data": schema.by_name(schema.text)},
 )
 
 
@@ -269,5 +283,6 @@ def _progress(flags: dict) -> schema.Check:
             "generation": schema.whole(0, flags["max_steps"] - 1),
             "seconds": schema.number(0),
             "curve": results.CURVE,
-        }
+        },
+        {"run": schema.text},
     )

@@ -41,6 +41,7 @@ DETAILS = {
     "curve": CURVE,
 }
 LATER_DETAILS = {
+    "accuracy_train": schema.nullable(SHARE),
     "accuracy_test_after_all": SHARE,
     "modules_so_far": _COUNT,
 }
@@ -70,6 +71,7 @@ _SEED = schema.nullable(_COUNT)
 _FIELDS = {
     "script": schema.text,
     "control": schema.text,
+    "data": schema.by_name(schema.text),
     "overlap": schema.nullable(schema.whole(0, 100_000)),
     "retention": schema.list_of(schema.list_of(SHARE)),
     "seconds": schema.number(0),
@@ -186,6 +188,7 @@ def batch(
     script: str,
     flags: Mapping[str, object],
     may_differ: Collection[str],
+    data: Mapping[str, object],
 ) -> set[tuple[int, str]]:
     """Which repeats of a batch are in its results file already.
 
@@ -194,20 +197,25 @@ def batch(
       script: the name of the script that runs, as in "script" of a result.
       flags: the values of its flags, by name.
       may_differ: names of the flags in which the repeats of one batch may differ.
+      data: what tells each data set from others, by name, as in "data" of a result.
 
     Returns:
       The seed and the control of each repeat.
 
     Raises:
-      UserError: the file holds repeats of other settings, or something else.
+      UserError: the file holds repeats of other settings or data, or something else.
       OSError: it cannot be read.
     """
-    if not os.path.exists(filename):
+    try:
+        with open(filename, "rb") as file:
+            # Or the last line might be one that another process is writing.
+            disk.lock(file, shared=True)
+            repeats = read([filename])
+    except FileNotFoundError:
         return set()
-    repeats = read([filename])
     compared = {name: flags[name] for name in flags if name not in may_differ}
     for result in repeats:
-        differences = _differences(result, script, compared)
+        differences = _differences(result, script, compared, data)
         if differences:
             raise UserError(
                 f"flag --results={filename}: holds repeats of other settings "
@@ -224,15 +232,21 @@ def batch(
     return {(result["seed"], result["control"]) for result in repeats}
 
 
-def _differences(result: dict, script: str, flags: Mapping[str, object]) -> list[str]:
+def _differences(
+    result: dict, script: str, flags: Mapping[str, object], data: Mapping[str, object]
+) -> list[str]:
     """What sets the result's settings apart, as the user would type it."""
     if result.get("script") != script:
         return [f"{result.get('script')}_pathnet.py"]
-    theirs = result["flags"]
+    theirs, held = result["flags"], result.get("data", {})
     return [
         f"--{name}={theirs.get(name)}"
         for name, value in flags.items()
         if theirs.get(name) != value
+    ] + [
+        f"other data: {name} {held[name]}"
+        for name, description in data.items()
+        if held.get(name, description) != description  # earlier files have none
     ]
 
 

@@ -116,6 +116,18 @@ def record(
     return check_record
 
 
+def by_name(check: Check) -> Check:
+    """An object whose every field has a printable name and passes the check."""
+
+    def check_fields(value: object, place: str) -> None:
+        require(isinstance(value, dict), f"{place} is not an object")
+        for name, item in value.items():
+            text(name, f"a name in {place}")
+            check(item, f"{place}.{name}")
+
+    return check_fields
+
+
 def columns(checks: Mapping[str, Check]) -> Check:
     """An object with a list of each name, all of one length; checks are of their items."""
     check_lists = record({name: list_of(check) for name, check in checks.items()})

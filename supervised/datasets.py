@@ -6,6 +6,7 @@ without one, downloaded once into a cache folder of the user's. Files are never 
 """
 
 import errno
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -205,6 +206,16 @@ def fake(
         return Split(images, labels)
 
     return Dataset(train=split(train), test=split(test))
+
+
+def describe(dataset: Dataset) -> str:
+    """What tells a data set from another one: its size and a checksum of both splits."""
+    checksum = hashlib.sha256()
+    for split in (dataset.train, dataset.test):
+        checksum.update(split.images)
+        checksum.update(split.labels)
+    train, test = len(dataset.train.labels), len(dataset.test.labels)
+    return f"{train}+{test} images, sha256 {checksum.hexdigest()[:16]}"
 
 
 # ---- Transformations ----

@@ -5,6 +5,7 @@ No other file of this folder reads a flag. A script calls `define_..._flags` bef
 """
 
 import dataclasses
+import os
 import re
 
 from absl import flags
@@ -16,6 +17,11 @@ from supervised import checkpoints, generation
 from supervised.controls import CONTROLS
 
 FLAGS = flags.FLAGS
+
+# Flags that name a file or folder in which a later process looks for something.
+PATHS = ("data_dir", "save_dir", "load_dir")
+# Flags that may be given again, with other values, when a run is resumed.
+CHANGED_BY_RESUME = ("data_dir", "save_dir", "checkpoint_seconds")
 
 CIFAR_SVHN_TITLES = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
 
@@ -450,11 +456,12 @@ def _read(script, is_task, more):
       OSError: a file cannot be read.
     """
     loaded = _load_network(script, is_task)
-    if FLAGS.save_dir is not None:
-        checkpoint.check_writable(FLAGS.save_dir)
     learned = [task["name"] for task in loaded.tasks]
+    _check_tasks_are_named(learned)
     is_resumed = FLAGS.resume is not None
     recorded = _recorded_flags()
+    if FLAGS.save_dir is not None:
+        _check_save_dir(loaded, recorded)
     return Settings(
         script=script,
         tasks=list(loaded.names) if is_resumed else [*learned, *more],
@@ -507,10 +514,40 @@ def _training():
     )
 
 
+def _check_tasks_are_named(learned):
+    """Raises UserError if a network is loaded and nothing says what to learn on it."""
+    names = [name for name in commandline.flag_names(TASKS) if name != "load_dir"]
+    if FLAGS.load_dir and not any(FLAGS[name].present for name in names):
+        raise UserError(
+            f"flag --load_dir={FLAGS.load_dir}: has learned {', '.join(learned)}; name "
+            "what to learn on top of that in --tasks"
+        )
+
+
 def _recorded_flags():
-    """All flags by name, the same in every process that goes on with a run."""
+    """All flags by name, the same in every process that goes on with a run.
+
+    Such a process may stand in another folder, so that paths are absolute.
+    """
     values = commandline.flag_values()
+    for name in PATHS:
+        if values[name] is not None:
+            values[name] = os.path.abspath(values[name])
     return {name: value for name, value in values.items() if name != "resume"}
+
+
+def _check_save_dir(loaded, recorded):
+    """Raises UserError if --save_dir exists, unless it is what the resumed run has saved."""
+    folder = FLAGS.save_dir
+    if FLAGS.resume is not None and os.path.lexists(folder):
+        saved = network.read_network(folder)
+        compared = commandline.flag_names(NETWORK, LEARNING, TASKS, REPEAT)
+        is_same = saved.script == loaded.script and all(
+            saved.flags.get(name) == recorded[name] for name in compared
+        )
+        if is_same and [task["name"] for task in saved.tasks] == loaded.names:
+            return
+    checkpoint.check_writable(folder)
 
 
 def _load_network(script, is_task):
@@ -550,15 +587,18 @@ def _take_flags(values):
         raise UserError(
             f"flag --resume={FLAGS.resume}: made by another version; start the run again"
         )
+    given = _recorded_flags()
     for name, value in values.items():
-        if FLAGS[name].present and FLAGS[name].value != value:
+        is_other = FLAGS[name].present and given[name] != value
+        if is_other and name not in CHANGED_BY_RESUME:
             raise UserError(
                 f"flag --{name}={FLAGS[name].value}: the run in {FLAGS.resume} has "
                 f"{value}; leave it out"
             )
     try:
         for name, value in values.items():
-            FLAGS[name].value = commandline.parsed(name, value)
+            if not FLAGS[name].present:
+                FLAGS[name].value = commandline.parsed(name, value)
     except ValueError as error:
         raise UserError(f"flag --resume={FLAGS.resume}: {error}") from error
     FLAGS.validate_all_flags()

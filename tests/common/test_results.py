@@ -385,7 +385,7 @@ def test_damaged_batches_are_refused_or_read(tmp_path):
     for seed in range(FUZZ_CASES):
         file.write_bytes(damaged(content, np.random.default_rng(seed)))
         try:
-            held = results.batch(file, "trial", {"M": 10}, MAY_DIFFER)
+            held = results.batch(file, "trial", {"M": 10}, MAY_DIFFER, {})
         except UserError as error:
             refused += 1
             assert_is_one_line(error, file)
@@ -399,18 +399,27 @@ def test_a_batch_of_nonsense_is_refused(tmp_path, change):
     result = repeat("a", "b", (4, 2)) | {"script": "trial", "seed": 3, "control": "x"}
     file = write(tmp_path / "results.jsonl", result | change)
     with pytest.raises(UserError, match=r"results\.jsonl.*(no repeat|not a result)"):
-        results.batch(file, "trial", {"M": 10}, MAY_DIFFER)
+        results.batch(file, "trial", {"M": 10}, MAY_DIFFER, {})
+
+
+def test_a_batch_goes_on_with_the_same_data_only(tmp_path):
+    result = repeat("a", "b", (4, 2)) | {"script": "trial", "seed": 3, "control": "x"}
+    file = write(tmp_path / "results.jsonl", result | {"data": {"mnist": "one"}})
+    arguments = file, "trial", {"M": 10}, MAY_DIFFER
+    assert results.batch(*arguments, {"mnist": "one"}) == {(3, "x")}
+    with pytest.raises(UserError, match=r"other data: mnist one\); name"):
+        results.batch(*arguments, {"mnist": "two"})
 
 
 def test_a_batch_holds_repeats_that_differ_only_where_they_may(tmp_path):
     result = repeat("a", "b", (4, 2)) | {"script": "trial", "control": "x"}
     file = write(tmp_path / "results.jsonl", *(result | {"seed": s} for s in (3, 4)))
     flags = {"seed": 7, "M": 10}
-    assert results.batch(file, "trial", flags, MAY_DIFFER) == {(3, "x"), (4, "x")}
+    assert results.batch(file, "trial", flags, MAY_DIFFER, {}) == {(3, "x"), (4, "x")}
     with pytest.raises(UserError, match=r"other settings \(--seed=0\); name"):
-        results.batch(file, "trial", flags, ())
+        results.batch(file, "trial", flags, (), {})
     with pytest.raises(UserError, match=r"other settings \(--M=10\); name"):
-        results.batch(file, "trial", flags | {"M": 5}, MAY_DIFFER)
+        results.batch(file, "trial", flags | {"M": 5}, MAY_DIFFER, {})
     with pytest.raises(UserError, match=r"other settings \(trial_pathnet\.py\); name"):
-        results.batch(file, "other", flags, MAY_DIFFER)
-    assert results.batch(tmp_path / "missing", "trial", flags, MAY_DIFFER) == set()
+        results.batch(file, "other", flags, MAY_DIFFER, {})
+    assert results.batch(tmp_path / "missing", "trial", flags, MAY_DIFFER, {}) == set()

@@ -695,6 +695,17 @@ def test_fake_data_is_well_formed_and_learnable(inputs, classes):
     assert accuracy_of_softmax_regression(dataset, classes) > 0.99
 
 
+def test_a_description_tells_data_sets_apart():
+    one = datasets.fake(24, 2, 40, 10, np.random.default_rng(0))
+    other = datasets.Dataset(
+        datasets.Split(one.train.images, one.train.labels[::-1].copy()), one.test
+    )
+    same = datasets.fake(24, 2, 40, 10, np.random.default_rng(0))
+    assert datasets.describe(one) == datasets.describe(same)
+    assert datasets.describe(one) != datasets.describe(other)
+    assert datasets.describe(one).startswith("40+10 images, sha256 ")
+
+
 def test_fake_data_depends_on_the_generator_alone():
     one, same_again, other = (
         datasets.fake(16, 3, 7, 5, np.random.default_rng(seed)) for seed in (1, 1, 2)
