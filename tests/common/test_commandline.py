@@ -202,6 +202,18 @@ def test_a_script_imports_nothing_before_control_c_is_one_line(name):
     assert first.startswith("from common import commandline  #")
 
 
+def test_control_c_while_tensorflow_is_imported_is_one_line(script, tmp_path):
+    """What is imported there may swallow an exception, so that there is none."""
+    (tmp_path / "tensorflow.py").write_text(
+        "import contextlib, signal\n"
+        "with contextlib.suppress(KeyboardInterrupt):\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+    )
+    body = "from common import tf1; tf1.load()"
+    done = script(body=body, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    assert_refused(done, "interrupted", 130)
+
+
 def test_control_c_at_the_end_of_a_script_is_one_line(script):
     """As it would be in a function that is called at exit."""
     body = "import atexit; atexit.register(signal.raise_signal, signal.SIGINT)"

@@ -19,6 +19,7 @@ PASS = {
         schema.record({"a": schema.text}, {"b": schema.text}),
         [{"a": ""}, {"a": "x", "b": "y", "c": NAN}],
     ),
+    "by name": (schema.by_name(schema.whole()), [{}, {"a": 1, "b": -2}]),
     "columns": (schema.columns({"a": schema.whole()}), [{"a": []}, {"a": [1, 2]}]),
     "flags": (schema.flag_values, [{}, {"a": None, "b": ["x", 1], "c": "\x1b"}]),
     "array": (
@@ -43,6 +44,7 @@ REFUSE = [
     (schema.list_of(schema.text, 2), [["a"], []], "a list of 2"),
     (schema.record({}), [[], "a", None], "an object"),
     (schema.flag_values, [[], "a"], "an object"),
+    (schema.by_name(schema.text), [[], None], "an object"),
     (
         schema.array("f", (None, 2)),
         [np.zeros([2], int), np.zeros([2], "U3"), [[0.0, 1.0]], None],
@@ -81,6 +83,12 @@ def test_what_is_refused(check, values, what):
             schema.record({}, {"b": schema.text}),
             {"b": 3},
             "x.b is not printable text",
+        ),
+        (schema.by_name(schema.text), {"a": 3}, "x.a is not printable text"),
+        (
+            schema.by_name(schema.text),
+            {"\x1b": ""},
+            "a name in x is not printable text",
         ),
         (
             schema.columns({"a": schema.whole(), "b": schema.whole()}),

@@ -1,4 +1,4 @@
-"""What the scripts say of files and folders that an ordinary user may not use."""
+"""What the scripts say of files and folders that they may not, or cannot, use."""
 
 import shutil
 from pathlib import Path
@@ -77,3 +77,16 @@ def test_what_the_user_may_read_is_shown(scripts, folder):
     done = run(scripts, folder, "pathnet.py", *arguments)
     assert (done.status, done.stderr) == (0, "")
     assert (folder / "picture.png").exists()
+
+
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, lambda path: path.write_text("{}\n")], ids=["folder", "JSON"]
+)
+def test_unusable_results_are_refused_before_anything_is_learned(scripts, folder, make):
+    (folder / "stopped").chmod(0o755)
+    make(folder / "stopped" / "results.jsonl")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    done = scripts.fork(folder, MNIST, "--resume=stopped")
+    assert done.status == 2
+    assert "stopped/results.jsonl" in done.stderr and done.stderr.count("\n") == 1
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
