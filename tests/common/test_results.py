@@ -172,7 +172,7 @@ def test_read_takes_a_game_in_which_no_episode_ended(tmp_path):
 
 def test_read_takes_fields_that_it_does_not_know(tmp_path):
     path = tmp_path / "results.jsonl"
-    path.write_text(of_a_task(diverged=True) + "\n" + of_a_repeat(data={"a": [NAN]}))
+    path.write_text(of_a_task(diverged=True) + "\n" + of_a_repeat(more={"a": [NAN]}))
     assert len(results.read([path])) == 2
 
 
