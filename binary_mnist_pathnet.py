@@ -42,7 +42,7 @@ def load(settings: Settings) -> tuple[list, dict]:
         rng = random_stream(0, FAKE_DATA, 0)  # the same data for all seeds
         dataset = datasets.fake(28 * 28, 10, 10_000, 1_000, rng)
     else:
-        dataset = datasets.load_mnist(settings.data_dir)
+        dataset = datasets.load_mnist(settings.data_dirs["mnist"])
     pairs = [
         [
             datasets.two_classes(split, *map(int, name.split("v")))

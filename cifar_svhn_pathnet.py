@@ -33,7 +33,7 @@ def load(name: str, settings: Settings) -> datasets.Dataset:
         rng = random_stream(0, FAKE_DATA, len(name))  # the same data for all seeds
         return datasets.fake(32 * 32 * 3, 10, 10_000, 1_000, rng)
     loaders = {"cifar10": datasets.load_cifar10, "svhn": datasets.load_svhn}
-    return loaders[name](settings.data_dir)
+    return loaders[name](settings.data_dirs[name])
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ def settings(tasks=("1v3", "1v2")):
         controls=v["control"],
         noise=None,
         fake_data=False,
-        data_dir=None,
+        data_dirs={},
         records=v["record"] == "all",
         checkpoint_seconds=30,
         results_file=v["results"],
