@@ -13,8 +13,10 @@ on top of it. The last line, PONG_PONG,TASK1:2123760,TASK2:903680,Done, has the 
 steps of each task.
 """
 
+from common import commandline  # before all else: Ctrl-C is one line from here on
+
+# isort: split
 from atari import cluster, launch, settings
-from common import commandline
 
 
 def evolve(worker) -> None:
@@ -36,9 +38,9 @@ def take_part(process: cluster.Cluster) -> None:
     # What follows imports TensorFlow: the process that only watches does without it.
     if process.job == cluster.PS:
         threads = settings.threads(1)
-        from atari import sessions
+        from atari import server
 
-        sessions.serve(process, threads).join()
+        server.run(process, threads)
     elif process.is_ga_worker:
         plan = settings.ga_worker(process.actors)
         grid, learning = settings.grid(), settings.learning()

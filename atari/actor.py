@@ -112,6 +112,7 @@ def run(
                 shared, role.index, task, plan.environments, role.device
             )
             initialize_local = tf.local_variables_initializer()
+            leave = shared.leave(role.index)
         graph.finalize()
         try:
             with sessions.connect(server, role, graph) as session:
@@ -121,6 +122,8 @@ def run(
                     say(f"task {task + 1}, {plan.games[task]}")
                     current = _play_task(session, network, role.index, task, plan)
                 task = current
+                if task == len(plan.games):
+                    session.run(leave)
         except LOST as error:
             say(f"lost the parameter servers, trying again ({sessions.cause(error)})")
             time.sleep(1)

@@ -4,15 +4,22 @@ A cluster is a list of parameter servers and a list of workers, the last of whic
 GA worker and all others actors. Flags describe it, or TF_CONFIG.
 """
 
+import collections
+import contextlib
 import dataclasses
+import ipaddress
 import json
+import re
 import socket
 import time
 from collections.abc import Sequence
 
 from common.commandline import UserError, say
+from common.require import require
 
 PS, WORKER = "ps", "worker"
+_CHIEF = ("chief", "master")  # what TF_CONFIG may call the GA worker
+_SHOWN_CHARACTERS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,29 +82,64 @@ def from_tf_config(text: str) -> Cluster:
     """
     source = "environment variable TF_CONFIG"
     try:
-        config = json.loads(text)
-        hosts = {
-            job: tuple(map(str, names)) for job, names in config["cluster"].items()
-        }
-        job, index = str(config["task"]["type"]), int(config["task"]["index"])
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        jobs, job, index = _parse(text)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(
             f'{source}: must be {{"cluster": {{"ps": [...], "worker": [...]}}, '
-            f'"task": {{"type": ..., "index": ...}}}}, as JSON ({error})'
+            f'"task": {{"type": ..., "index": ...}}}}, as JSON ({reason})'
         ) from error
-    chiefs = hosts.get("chief", ()) + hosts.get("master", ())
+    chiefs = [*jobs.get("chief", []), *jobs.get("master", [])]
     if len(chiefs) > 1:
         raise UserError(f"{source}: names {len(chiefs)} chiefs, at most one can be")
-    workers = hosts.get(WORKER, ())
-    if job in ("chief", "master"):
+    workers = jobs.get(WORKER, [])
+    if job in _CHIEF and job in jobs:
+        _check_index(job, index, len(jobs[job]), source)
         job, index = WORKER, len(workers)
-    return _checked(Cluster(hosts.get(PS, ()), workers + chiefs, job, index), source)
+    elif job == WORKER:  # the place after the last one is the chief's
+        _check_index(job, index, len(workers), source)
+    every = tuple(jobs.get(PS, [])), (*workers, *chiefs)
+    return _checked(Cluster(*every, job, index), source)
+
+
+def _parse(text):
+    """What TF_CONFIG says: ({job: hosts}, type of this process, its index).
+
+    Raises:
+      ValueError: something is not what it should be; says what.
+      RecursionError: its lists or objects are nested too deeply.
+    """
+    config = json.loads(text, object_pairs_hook=_without_duplicates)
+    require(isinstance(config, dict), "it is not an object")
+    jobs, task = config.get("cluster"), config.get("task")
+    require(isinstance(jobs, dict), "cluster is not an object")
+    for job in (PS, WORKER, *_CHIEF):
+        hosts = jobs.get(job, [])
+        are_texts = isinstance(hosts, list) and all(isinstance(h, str) for h in hosts)
+        require(are_texts, f"cluster, {job}: is not a list of host:port")
+    require(isinstance(task, dict), "task is not an object")
+    require(isinstance(task.get("type"), str), "task, type: is not text")
+    index = task.get("index")
+    if isinstance(index, str) and re.fullmatch("[0-9]{1,9}", index):
+        index = int(index)  # as Kubernetes has it
+    is_index = type(index) is int and index >= 0
+    require(is_index, "task, index: is not a whole number from 0 on")
+    return jobs, task["type"], index
+
+
+def _without_duplicates(pairs):
+    """An object of JSON: Python would silently take the last of two equal names."""
+    for name, count in collections.Counter(name for name, _ in pairs).items():
+        require(count == 1, f"{_shown(name)} is there twice")
+    return dict(pairs)
 
 
 def _checked(cluster, source):
     hosts = {PS: cluster.ps, WORKER: cluster.workers}
     if cluster.job not in hosts:
-        raise UserError(f"{source}: a process is ps or worker, not '{cluster.job}'")
+        raise UserError(
+            f"{source}: a process is ps or worker, not {_shown(cluster.job)}"
+        )
     if not cluster.ps:
         raise UserError(f"{source}: no parameter server is named")
     if len(cluster.workers) < 3:
@@ -105,19 +147,43 @@ def _checked(cluster, source):
             f"{source}: {len(cluster.workers)} workers; at least 3 are needed, "
             "two actors and the GA worker"
         )
-    if not 0 <= cluster.index < len(hosts[cluster.job]):
-        raise UserError(
-            f"{source}: there is no {cluster.job} {cluster.index}, only "
-            f"0 to {len(hosts[cluster.job]) - 1}"
-        )
-    every = [*cluster.ps, *cluster.workers]
-    for host in every:
-        name, _, port = host.rpartition(":")
-        if not (name and port.isdecimal() and 0 < int(port) < 65536):
-            raise UserError(f"{source}: '{host}' is not host:port")
-        if every.count(host) > 1:
+    _check_index(cluster.job, cluster.index, len(hosts[cluster.job]), source)
+    addresses = set()
+    for host in [*cluster.ps, *cluster.workers]:
+        address = _address(host)
+        if address is None:
+            raise UserError(f"{source}: {_shown(host)} is not host:port")
+        if address in addresses:
             raise UserError(f"{source}: {host} is named twice")
+        addresses.add(address)
     return cluster
+
+
+def _check_index(job, index, count, source):
+    """Raises UserError unless there is a process of this index."""
+    if not 0 <= index < count:
+        only = f"only 0 to {count - 1}" if count else "none at all"
+        raise UserError(f"{source}: there is no {job} {_shown(index)}, {only}")
+
+
+def _address(host):
+    """(name, port) of "host:port", in one spelling; None if it is none."""
+    name, _, port = host.rpartition(":")
+    if not re.fullmatch("[1-9][0-9]{0,4}", port) or int(port) > 65535:
+        return None
+    if found := re.fullmatch(r"\[([0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?)\]", name):
+        with contextlib.suppress(ValueError):
+            return ipaddress.IPv6Address(found[1]), int(port)
+        return None
+    # Names of services may have an underscore.
+    if not re.fullmatch("[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})", name):
+        return None
+    return name.lower(), int(port)
+
+
+def _shown(value):
+    """A value of a user's as a message quotes it: short, and without control characters."""
+    return ascii(value)[:_SHOWN_CHARACTERS]
 
 
 def wait_for_servers(hosts: Sequence[str], patience: float = 15) -> None:

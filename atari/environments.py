@@ -66,6 +66,7 @@ def make(game: str, count: int, threads: int, **options) -> gym.vector.VectorEnv
     return gym.make_vec(games()[game], num_envs=count, **defaults | options)
 
 
+@functools.cache
 def actions(game: str) -> int:
     """Number of actions of a game."""
     environment = make(game, 1, threads=1)

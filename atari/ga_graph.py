@@ -49,6 +49,7 @@ class GaGraph:
             self._build_reads(shared)
             self._build_writes(shared)
             self._build_switch(shared)
+            self._leave = shared.leave(role.actors)
         self.graph.finalize()
 
     def _build_reads(self, shared):
@@ -148,6 +149,10 @@ class GaGraph:
             self._paths: paths,
         }
         session.run(self._switch, feed)
+
+    def leave(self, session) -> None:
+        """Tells the servers that this process does not need them any more."""
+        session.run(self._leave)
 
     def _assign_all(self, session, values):
         session.run(

@@ -4,6 +4,7 @@ The loop itself stands in atari_pathnet.py. What happens between two of its look
 here: connecting, restoring, checkpoints, the end of a task, SIGTERM.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -20,6 +21,7 @@ from atari.look import Look, NewPaths
 from atari.recorder import Recorder
 from atari.scores import Curve, Episode, credit, scores
 from atari.sessions import LOST
+from atari.stopping import Stopping
 from common import checkpoint, folders
 from common import tf1 as tf
 from common.commandline import say
@@ -44,7 +46,9 @@ class GaWorker:
         self._max_time_step = learning.max_time_step
         self.graph = GaGraph(role, grid, learning)
         self._recorder = Recorder(plan.folder, plan.games, plan.flags, grid.M)
-        self._stop_asked = False
+        self._stopping = Stopping()
+        self._flags = plan.flags  # under which the last task was learned
+        self._results = None  # the folder that has the results, once it does
         self._state = None  # the ClusterState of the last look
         self._decision = None  # an actor to freeze, or NewPaths; None before the loop's
         self._begin_task([], Curve(self._max_time_step))
@@ -55,7 +59,8 @@ class GaWorker:
         """Looks of which each asks for a decision, until all tasks are over.
 
         Whatever happens to the servers: when they are lost it connects again, and goes
-        on from the last checkpoint if need be. SIGTERM ends it with a last checkpoint.
+        on from the last checkpoint if need be. SIGTERM, SIGHUP and Ctrl-C end it with a
+        last checkpoint.
 
         Raises:
           UserError: another cluster keeps its checkpoints in the same folder, or they
@@ -65,22 +70,26 @@ class GaWorker:
         """
         os.makedirs(self._plan.checkpoint_dir, exist_ok=True)
         folders.occupy(self._plan.checkpoint_dir)
+        self._load()  # refuses that of other settings before anything is started
         server = sessions.serve(self._role, self._plan.threads)
         while True:
             try:
                 with sessions.connect(server, self._role, self.graph.graph) as session:
-                    signal.signal(signal.SIGTERM, self._ask_to_stop)
+                    self._stopping.listen()
                     self.set_up(session)
                     yield from self._looks(session)
+                    self.record(session)
+                    # Only now: without servers, nobody could take this one's place.
+                    with contextlib.suppress(*LOST):
+                        self.graph.leave(session)
                 return
             except LOST as error:
                 say(
                     f"lost the parameter servers, trying again ({sessions.cause(error)})"
                 )
-                if self._stop_asked:
-                    raise SystemExit(128 + signal.SIGTERM) from error
                 # There is nothing to save without them, and no end to waiting for them.
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                self._stop_if_asked()
+                self._stopping.unlisten()
                 time.sleep(1)
             finally:
                 self.close()
@@ -114,15 +123,16 @@ class GaWorker:
             if self.asks_for_decision(look):
                 yield look
                 self.carry_out(session)
-            if self._stop_asked and not self.all_tasks_are_over():
+            if self.all_tasks_are_over():
+                continue  # nothing is left to wait for: the next look is none
+            if self._stopping.asked:
                 self.save(session)
                 say("stopped, with a checkpoint")
-                raise SystemExit(128 + signal.SIGTERM)
+                self._stop_if_asked()
             if time.monotonic() - saved > self._plan.checkpoint_seconds:
                 self.save(session)
                 saved = time.monotonic()
-            self._sleep()
-        self.save(session)
+            self._stopping.sleep(self._plan.tournament_seconds)
 
     def asks_for_decision(self, look: Look) -> bool:
         """Whether the loop sees this look.
@@ -136,14 +146,12 @@ class GaWorker:
         """Whether there is an outcome of every task."""
         return len(self._outcomes) == len(self._plan.games)
 
-    def _ask_to_stop(self, *_):
-        self._stop_asked = True
-
-    def _sleep(self):
-        """Sleeps until the next look, but not on after SIGTERM."""
-        end = time.monotonic() + self._plan.tournament_seconds
-        while not self._stop_asked and time.monotonic() < end:
-            time.sleep(min(0.1, self._plan.tournament_seconds))
+    def _stop_if_asked(self):
+        """Ends this process if a signal has asked for it."""
+        if self._stopping.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._stopping.asked:
+            raise SystemExit(128 + self._stopping.asked)
 
     # One look -------------------------------------------------------------------------
 
@@ -280,10 +288,11 @@ class GaWorker:
             about, arrays = loaded
             self._remember(about, arrays)
             self.graph.restore(session, arrays)
-            say(
-                f"resuming from a checkpoint: task {int(arrays['task']) + 1}, "
-                f"{int(arrays['steps']):,} steps"
+            task, steps = int(arrays["task"]), int(arrays["steps"])
+            where = (
+                "the end" if about.is_finished else f"task {task + 1}, {steps:,} steps"
             )
+            say(f"resuming from a checkpoint: {where}")
         self.graph.set_ready(session, True)
 
     def _remembers(self, task):
@@ -301,15 +310,15 @@ class GaWorker:
     def _load(self):
         """The newest checkpoint as (About, arrays), or None; UserError if it is another's."""
         folder = self._plan.checkpoint_dir
-        loaded = checkpoint.load(folder)
-        if loaded is None:
-            return None
-        facts, arrays = loaded
-        about = checkpoints.from_json(facts, folder)
-        checkpoints.check_same_settings(about, self._about(), folder)
-        return about, arrays
+        loaded = checkpoints.load(folder)
+        if loaded is not None:
+            decisive = self._plan.decisive
+            checkpoints.check_same_settings(loaded[0], self._about(), decisive, folder)
+        return loaded
 
     def _remember(self, about, arrays):
+        if about.is_finished:
+            self._flags, self._results = about.flags, about.results
         then = about.flags["max_time_step"]
         curve = Curve(then, arrays["curve"], arrays["recent"])
         self._begin_task(about.outcomes, curve.over(self._max_time_step))
@@ -323,8 +332,9 @@ class GaWorker:
             grid=self._grid,
             games=self._plan.games,
             actors=self._role.actors,
-            flags=self._plan.flags,
+            flags=self._flags,
             outcomes=self._outcomes,
+            results=self._results,
         )
 
     def save(self, session) -> None:
@@ -340,11 +350,31 @@ class GaWorker:
         about = self._about().to_json()
         checkpoint.save(self._plan.checkpoint_dir, number, about, arrays)
 
+    def record(self, session) -> None:
+        """Records the run once all tasks are over, and that this was done.
+
+        Raises:
+          OSError: something cannot be written.
+        """
+        if self._results is None:
+            self.finish()
+            self.save(session)
+
     def finish(self) -> str:
-        """Records the run once all tasks are over; returns the last line to print."""
-        return self._recorder.finish(
-            self._plan.seed, self._plan.control, self._outcomes, self._grid.L
-        )
+        """Records the run, unless that was done; returns the last line to print.
+
+        The line says so where it was another run that has learned these tasks.
+
+        Raises:
+          OSError: something cannot be written.
+        """
+        folder = os.path.abspath(self._plan.folder)
+        if self._results not in (None, folder):
+            return checkpoints.nothing_to_do(self._about(), self._plan.checkpoint_dir)
+        plan, about = self._plan, self._about()
+        line = self._recorder.finish(plan.seed, plan.control, about)
+        self._results = folder
+        return line
 
     def close(self) -> None:
         """Ends the curves that are being written."""

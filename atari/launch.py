@@ -6,22 +6,28 @@ TensorFlow is not imported here, so that the process that watches the others is 
 import collections
 import ctypes
 import datetime
+import functools
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from atari import machine, settings
+from atari import checkpoints, machine, settings
 from atari.cluster import PS, WORKER, Cluster
+from atari.stopping import Stopping
 from common import folders
 from common.commandline import UserError, say
+from common.require import require
 
 ACTORS_PER_SERVER = 16
 
@@ -30,12 +36,26 @@ START_SECONDS = 20  # a process that ends before that did not start well
 START_TRIES = 5  # of a process that never starts well
 STOP_SECONDS = 10  # for a process to end by itself
 
+# What reading a file of nonsense, and looking at what it holds, raises.
+_NO_STATUS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
 
 def run(plan: settings.Launch) -> None:
     """Runs a whole cluster on this machine, sized to it, and prints its last lines.
 
+    Where all tasks of its checkpoint are over it says so, and makes nothing. That is no
+    mistake: a loop over seeds that is started once more goes on with those that are left.
+
     Raises:
-      UserError: it cannot run with these flags.
+      UserError: it cannot run with these flags, or its checkpoint is of other ones.
       OSError: the folder of the run cannot be made.
     """
     if not plan.isolate or not machine.isolate():
@@ -52,6 +72,9 @@ def run(plan: settings.Launch) -> None:
                 f"{actors} actors in place of {plan.actors}: not enough memory for more"
             )
     settings.check_actors(plan.B, actors)
+    if plan.checkpoint_dir and (line := _nothing_to_do(plan, actors)):
+        print(line)
+        return
     machine.check_ports(plan.first_port, servers + actors + 1)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     label = f"atari__{'_'.join(plan.games)}__seed{plan.seed}__{now}"
@@ -62,8 +85,45 @@ def run(plan: settings.Launch) -> None:
         f"{plan.threads or machine.threads(actors)}; logs in {folder}"
     )
     line = run_processes(servers, actors, plan.first_port, folder)
-    print(f"Results: {folder}\ntensorboard --logdir={folder}")
+    print(f"Results: {folder}")
+    for command in _commands(folder, plan.checkpoint_dir):
+        print(command)
     print(line)
+
+
+def _nothing_to_do(plan, actors):
+    """The line that says so where nothing is left to learn of a checkpoint; else None.
+
+    Raises:
+      UserError: the checkpoint was made with other settings.
+    """
+    loaded = checkpoints.load(plan.checkpoint_dir)
+    if loaded is None:
+        return None
+    about, _ = loaded
+    now = checkpoints.About(plan.grid, plan.games, actors, plan.flags, [])
+    checkpoints.check_same_settings(about, now, plan.decisive, plan.checkpoint_dir)
+    return checkpoints.nothing_to_do(about, plan.checkpoint_dir)
+
+
+def _commands(folder, checkpoint_dir):
+    """What to do with what was learned, as it is typed in the folder that the user is in."""
+    bin_folder = os.path.dirname(sys.executable)
+    python = _as_typed(sys.executable)
+    board = [_as_typed(os.path.join(bin_folder, "tensorboard"))]
+    if not os.path.exists(board[0]):
+        board = [python, "-m", "tensorboard.main"]
+    gif = os.path.join(folder, "played.gif")
+    saved = checkpoint_dir or os.path.join(folder, checkpoints.FOLDER)
+    watch = [python, sys.argv[0], "--play", f"--checkpoint_dir={saved}"]
+    yield shlex.join([*board, f"--logdir={folder}"])
+    yield shlex.join([*watch, f"--play_gif={gif}"])
+
+
+def _as_typed(filename):
+    """A file as it is typed: from the folder that the user is in, if it lies in there."""
+    relative = os.path.relpath(filename)
+    return filename if relative.startswith(os.pardir) else relative
 
 
 def run_processes(
@@ -82,30 +142,25 @@ def run_processes(
       The last line that the GA worker printed.
     Raises:
       UserError: a process refused its flags or files.
+      KeyboardInterrupt: this process was asked to stop, by Ctrl-C, SIGTERM or SIGHUP.
     """
     processes = _processes(servers, actors, first_port, folder)
     ga_worker = processes[-1]
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGHUP, stop)
+    stopping = Stopping()
+    stopping.listen()
     display = _Display(folder, processes)
     try:
-        for process in processes:
+        for process in _until_stopped(processes, stopping):
             process.start()
         while not ga_worker.has_finished():
-            for process in processes:
+            for process in _until_stopped(processes, stopping):
                 process.keep_running()
             display.show()
-            time.sleep(show_every)
+            stopping.sleep(show_every)
         display.show()
         return ga_worker.last_line()
     finally:
-        # A second Ctrl-C must not leave anything running.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # A second Ctrl-C is only noted down, too: it must not leave anything running.
         display.close()
         # The GA worker first: it saves a checkpoint, for which it needs the servers.
         ga_worker.stop()
@@ -113,7 +168,17 @@ def run_processes(
             process.terminate()
         for process in processes:
             process.stop()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        stopping.unlisten()
+
+
+def _until_stopped(
+    processes: list["_Process"], stopping: Stopping
+) -> Iterator["_Process"]:
+    """The processes one by one; raises KeyboardInterrupt when this one is to stop."""
+    for process in processes:
+        if stopping.asked:
+            raise KeyboardInterrupt
+        yield process
 
 
 def _processes(servers, actors, first_port, folder):
@@ -158,7 +223,7 @@ class _Process:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the launcher to pass on
-                preexec_fn=_die_with_parent,
+                preexec_fn=functools.partial(_die_with_parent, os.getpid()),
             )
 
     @property
@@ -211,10 +276,12 @@ class _Process:
                 self._process.wait()
 
 
-def _die_with_parent():
-    """In a new process: it is killed when the one that launched it is."""
+def _die_with_parent(parent):
+    """In a new process: it is killed when the one that launched it, `parent`, is."""
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed before that
+        os._exit(1)
 
 
 class _Display:
@@ -231,11 +298,9 @@ class _Display:
             self._live.start()
 
     def show(self):
-        try:
-            with open(self._filename) as file:
-                status = json.load(file)
-        except FileNotFoundError:
-            return  # the GA worker has not started yet
+        status = _read_status(self._filename)
+        if status is None:
+            return
         if self._live:
             self._live.update(_panel(status, self._processes), refresh=True)
         elif time.monotonic() - self._said >= LINE_EVERY:
@@ -245,6 +310,37 @@ class _Display:
     def close(self):
         if self._live:
             self._live.stop()
+
+
+def _read_status(filename):
+    """What the GA worker has written last, if that is something to show; else None.
+
+    It may not have started yet. And whatever happens to a file that is only looked at,
+    learning goes on.
+    """
+    try:
+        with open(filename) as file:
+            status = json.load(file)
+        _check_status(status)
+        return status
+    except _NO_STATUS:
+        return None
+
+
+def _check_status(status):
+    """Raises one of _NO_STATUS unless it is of Recorder's making."""
+    for name in ("task", "steps", "generation"):
+        require(type(status[name]) is int, f"{name} is not a number")
+    require(status["game"].isprintable(), "the game has no name to print")
+    float(status["steps_per_second"])
+    for actor in [status, *status["actors"]]:
+        require(
+            actor["score"] is None or isinstance(actor["score"], float),
+            "a score is not a number",
+        )
+    paths = [status["fixed_path"] or "", *(a["path"] for a in status["actors"])]
+    require(all(re.fullmatch(r"[\d, ]*", path) for path in paths), "no path")
+    require(all(type(a["episodes"]) is int for a in status["actors"]), "no episodes")
 
 
 def _headline(status):

@@ -98,6 +98,18 @@ class Shared:
         slots = [slot for slots in self.slots.values() for slot in slots]
         return {v.op.name: v for v in [*state, *slots]}
 
+    def leave(self, worker: int):
+        """An op by which a worker says that it does not need any server any more.
+
+        Args:
+          worker: int, its index.
+        """
+        told = []
+        for device in self._devices:
+            with tf.device(device):
+                told.append(departures().enqueue(tf.constant(worker, tf.int64)))
+        return tf.group(*told)
+
     def fixed_path(self):
         """float32 [L, M], 1 where a module is frozen."""
         return tf.reduce_max(self.fixed_paths, 0)
@@ -248,6 +260,11 @@ class Shared:
         return tf.group(
             variable.assign(value), *[s.assign(tf.zeros_like(s)) for s in slots]
         )
+
+
+def departures():
+    """The queue of a server's own, on its device: int64 [], workers that have left."""
+    return tf.FIFOQueue(1_000_000, [tf.int64], [[]], shared_name="departures")
 
 
 def _on_server(variable, tensor):

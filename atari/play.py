@@ -12,7 +12,6 @@ import pathnet
 from atari import checkpoints, environments, settings
 from atari.parameter_servers import Shared
 from atari.scores import scores
-from common import checkpoint
 from common import tf1 as tf
 from common.commandline import UserError
 
@@ -25,15 +24,14 @@ def play(plan: settings.Play) -> None:
     The checkpoint holds all settings: none has to be given again.
 
     Raises:
-      UserError: there is no such checkpoint, or it has no such task.
+      UserError: there is no such checkpoint, it is damaged, or it has no such task.
       OSError: the GIF cannot be written.
     """
     folder = plan.checkpoint_dir
-    loaded = checkpoint.load(folder)
+    loaded = checkpoints.load(folder)
     if loaded is None:
         raise UserError(f"flag --checkpoint_dir={folder}: no checkpoint there")
-    facts, arrays = loaded
-    about = checkpoints.from_json(facts, folder)
+    about, arrays = loaded
     begun = min(int(arrays["task"]) + 1, len(about.games))
     task = (begun if plan.task is None else plan.task) - 1
     if task >= begun:

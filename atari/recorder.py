@@ -9,6 +9,7 @@ import numpy as np
 
 import a3c
 import pathnet
+from atari import checkpoints
 from atari.ga_graph import ClusterState
 from atari.scores import scores
 from common import events, results
@@ -105,29 +106,33 @@ class Recorder:
             self._events.close()
         self._events, self._pictured = None, 0.0
 
-    def finish(self, seed: int, control: str, outcomes: list[dict], L: int) -> str:
+    def finish(self, seed: int, control: str, about: checkpoints.About) -> str:
         """Appends the line of the run to results.jsonl, and draws its paths.
 
+        The line is appended once, even if the process that did so died after it.
+
         Args:
-          seed, control: of the run. outcomes: of all its tasks, in order.
-          L: number of layers.
+          seed, control: of the run.
+          about: the outcomes of all its tasks, and what they were learned with.
 
         Returns:
           The last line to print: the agent steps of each task.
         Raises:
           OSError: something cannot be written.
         """
+        outcomes, L = about.outcomes, about.grid.L
         geopaths = [pathnet.to_geopath(np.array(o["path"]), self._M) for o in outcomes]
         result = {
             "script": "atari",
             "seed": seed,
             "control": control,
-            "flags": self._flags,
+            "flags": about.flags,
             "versions": events.versions(),
             "tasks": outcomes,
             "overlap": pathnet.overlap(*geopaths[-2:]) if len(geopaths) > 1 else None,
         }
-        results.append(os.path.join(self._folder, "results.jsonl"), result)
+        if not checkpoints.is_recorded(self._folder, outcomes):
+            results.append(os.path.join(self._folder, "results.jsonl"), result)
         draw_paths(
             os.path.join(self._folder, "paths.png"),
             geopaths,

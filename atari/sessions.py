@@ -3,6 +3,8 @@
 Importing this module imports TensorFlow, whose classes it names.
 """
 
+import os
+
 from atari.cluster import PS, WORKER, Cluster, wait_for_servers
 from common import tf1 as tf
 from common.commandline import UserError
@@ -16,6 +18,9 @@ LOST = (
     tf.errors.NotFoundError,
     tf.errors.UnavailableError,
 )
+
+# A proxy for pages of the web is none for a cluster, but gRPC would go through it.
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 
 RUN_SECONDS = 60  # the longest that one run may take before its servers count as lost
 
@@ -35,7 +40,7 @@ def is_refused(error: Exception) -> bool:
 
 
 def serve(role: Cluster, threads: int):
-    """Starts this process's server.
+    """Starts this process's server, which reaches the others without any proxy.
 
     Args:
       role: the cluster and this process of it.
@@ -50,6 +55,8 @@ def serve(role: Cluster, threads: int):
         intra_op_parallelism_threads=threads,
         inter_op_parallelism_threads=threads + 1,  # one may wait for a server
     )
+    for name in _PROXIES:
+        os.environ.pop(name, None)
     spec = tf.train.ClusterSpec({PS: list(role.ps), WORKER: list(role.workers)})
     try:
         return tf.train.Server(spec, role.job, role.index, config=config)

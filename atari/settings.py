@@ -13,7 +13,7 @@ import os
 from absl import flags
 
 import a3c
-from atari import cluster, environments, machine
+from atari import checkpoints, cluster, environments, machine
 from common import commandline
 from common.commandline import LEARNING, NETWORK, PLACE, REPEAT, TASKS, UserError
 
@@ -38,6 +38,7 @@ class GaWorker:
         parameters; "finetune": the best path of the first task is trained on, alone.
       folder: of the run. checkpoint_dir: of the checkpoints.
       flags: {name: value} of all flags, for results and checkpoints.
+      decisive: {name: default} of the flags that decide what is learned.
       threads: of its server.
     """
 
@@ -51,6 +52,7 @@ class GaWorker:
     folder: str
     checkpoint_dir: str
     flags: dict
+    decisive: dict
     threads: int = 1
 
 
@@ -83,6 +85,9 @@ class Launch:
       servers, environments, threads: parameter servers, environments of an actor and
         threads of an actor; None to choose.
       first_port: of the cluster. isolate: whether it gets a network namespace.
+      checkpoint_dir: folder of checkpoints to go on from, or None for one of its own.
+      grid: what is built.
+      flags, decisive: as of GaWorker.
     """
 
     games: tuple[str, ...]
@@ -96,6 +101,10 @@ class Launch:
     threads: int | None
     first_port: int
     isolate: bool
+    checkpoint_dir: str | None
+    grid: a3c.ConvGrid
+    flags: dict
+    decisive: dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,9 +208,10 @@ def ga_worker(actors: int) -> GaWorker:
         stop_score=FLAGS.stop_score,
         control=FLAGS.control,
         folder=FLAGS.log_dir,
-        checkpoint_dir=FLAGS.checkpoint_dir
-        or os.path.join(FLAGS.log_dir, "checkpoints"),
+        checkpoint_dir=_checkpoint_dir()
+        or os.path.join(FLAGS.log_dir, checkpoints.FOLDER),
         flags=commandline.flag_values(),
+        decisive=_decisive(),
         threads=threads(actors),
     )
 
@@ -228,7 +238,11 @@ def threads(processes: int) -> int:
 
 
 def launch() -> Launch:
-    """The cluster to launch on this machine."""
+    """The cluster to launch on this machine.
+
+    Raises:
+      UserError: a kernel is larger than its input.
+    """
     return Launch(
         games=tuple(FLAGS.games),
         seed=FLAGS.seed,
@@ -241,6 +255,10 @@ def launch() -> Launch:
         threads=FLAGS.threads,
         first_port=FLAGS.st_port_num,
         isolate=FLAGS.isolate,
+        checkpoint_dir=_checkpoint_dir(),
+        grid=grid(),
+        flags=commandline.flag_values(),
+        decisive=_decisive(),
     )
 
 
@@ -255,12 +273,23 @@ def play() -> Play | None:
     if not FLAGS.checkpoint_dir:
         raise UserError("flag --play: name a folder with --checkpoint_dir")
     return Play(
-        checkpoint_dir=FLAGS.checkpoint_dir,
+        checkpoint_dir=_checkpoint_dir(),
         task=FLAGS.play_task,
         episodes=FLAGS.play_episodes,
         gif=FLAGS.play_gif,
         seed=FLAGS.seed,
     )
+
+
+def _checkpoint_dir():
+    """The folder of checkpoints that --checkpoint_dir means; None if it is not given."""
+    return checkpoints.find(FLAGS.checkpoint_dir) if FLAGS.checkpoint_dir else None
+
+
+def _decisive():
+    """{name: default} of the flags that decide what is learned."""
+    names = commandline.flag_names(NETWORK, LEARNING, TASKS, REPEAT)
+    return {name: FLAGS[name].default for name in names}
 
 
 def check_actors(B: int, actors: int) -> None:
@@ -443,8 +472,8 @@ def _define_files():
     flags.DEFINE_string(
         "checkpoint_dir",
         None,
-        "Folder of checkpoints, to resume from and to save to; if none is given, "
-        "checkpoints in the folder of the run.",
+        "Folder of checkpoints, or of the run that has them, to resume from and to save "
+        "to; if none is given, checkpoints in the folder of the run.",
     )
     flags.DEFINE_float("checkpoint_seconds", 30, "Seconds between two checkpoints.")
 

@@ -8,13 +8,12 @@ together, or on how many of them come to their end.
 
 import contextlib
 import enum
-import fcntl
 import os
 import random
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from common import results
+from common import disk, results
 
 # The names that batches give to their results files: each task of a Slurm array has one.
 _NAME = re.compile(r"results(-[0-9]+)?\.jsonl")
@@ -32,18 +31,20 @@ class Batch:
         script: str,
         flags: Mapping[str, object],
         may_differ: Collection[str],
+        data: Mapping[str, object],
     ):
         """
         Args:
           filename: of the results file that this process appends to. If it is
             results.jsonl or results-NUMBER.jsonl, all such files of its folder are the
             batch's; else it alone.
-          script, flags, may_differ: as for `results.batch`.
+          script, flags, may_differ, data: as for `results.batch`; a process that reads no
+            data compares none.
         """  # fmt: skip
         self._filename = os.fspath(filename)
         self._folder, self._name = os.path.split(self._filename)
         self._is_shared = _NAME.fullmatch(self._name) is not None
-        self._of_one_setting = script, flags, may_differ
+        self._of_one_setting = script, flags, may_differ, data
 
     def files(self) -> list[str]:
         """The results files of the batch that there are."""
@@ -137,9 +138,8 @@ def _claimed(path: str) -> Iterator[_Claim]:
 def _lock(file: int, is_new: bool) -> _Claim:
     """Locks the file of a repeat until it is closed, unless it is locked already."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not disk.lock(file, wait=False):
+            return _Claim.NEW if is_new else _Claim.UNKNOWN
     except BlockingIOError:
         return _Claim.TAKEN
-    except OSError:
-        return _Claim.NEW if is_new else _Claim.UNKNOWN
     return _Claim.NEW if is_new else _Claim.LEFT

@@ -76,7 +76,7 @@ def main(script: str, count: str) -> None:
     folder = os.environ.get("BATCH_DIR") or _folder(script, sys.argv[1:])
     os.makedirs(folder, exist_ok=True)
     filename = os.path.join(folder, f"results{task}.jsonl")
-    batch = Batch(filename, script, values, commandline.flag_names(REPEAT, PLACE))
+    batch = Batch(filename, script, values, commandline.flag_names(REPEAT, PLACE), {})
     seeds, controls = range(first, first + repeats), values["control"]
     missing = _count_missing(batch, seeds, controls)
     if missing:

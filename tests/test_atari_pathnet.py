@@ -269,9 +269,10 @@ def test_ctrl_c_ends_all_with_a_checkpoint_and_the_next_run_goes_on_to_the_end(
     finally:
         again.close()
     assert status == 0, stderr
-    *_, where, board, line = stdout.splitlines()
+    *_, where, board, watch, line = stdout.splitlines()
     assert where == f"Results: {again.folder}"
-    assert board == f"tensorboard --logdir={again.folder}"
+    assert board.endswith(f"tensorboard --logdir={again.folder}")
+    assert f" --play {keeps} --play_gif={again.folder}/played.gif" in watch
     steps = re.fullmatch(r"CATCH_CATCH,TASK1:(\d+),TASK2:(\d+),Done", line).groups()
     # Two environments and five steps a push: none is lost, none is doubled.
     expected = -(-budget // 10) * 10
@@ -305,6 +306,29 @@ def test_ctrl_c_ends_all_with_a_checkpoint_and_the_next_run_goes_on_to_the_end(
     head = "task2/policy/kernel"
     assert (second[1][head] != last[head]).any()
 
+    # Once more: there is nothing to do, and nothing is written.
+    logs = tmp_path / "more"
+    flags = [*SMALL, keeps, f"--log_dir={logs}", "--max_time_step=200000000"]
+    done = scripts.fork(tmp_path, SCRIPT, *flags)
+    assert done.status == 0
+    assert done.lines == [
+        f"Nothing to do: all tasks in {folder} are finished; the results are in "
+        f"{again.folder}"
+    ]
+    refused = scripts.fork(tmp_path, SCRIPT, *flags, "--seed=1")
+    assert refused.status == 2
+    assert refused.stderr.splitlines()[-1] == (
+        f"atari_pathnet.py: flag {keeps}: made with --seed=0, and this run has 1; name "
+        "another folder or give the same flags"
+    )
+    assert not logs.exists()
+
+    # The command that was printed works as it is.
+    watched = subprocess.run(watch, shell=True, cwd=tmp_path, capture_output=True)
+    assert watched.returncode == 0, watched.stderr
+    assert b"mean return" in watched.stdout
+    assert (again.folder / "played.gif").stat().st_size > 500
+
 
 def test_pong_and_another_game_after_it(scripts, tmp_path):
     """A real game of some thousand steps, the LSTM, another number of actions."""
@@ -334,6 +358,56 @@ def test_pong_and_another_game_after_it(scripts, tmp_path):
     assert arrays["task1/policy/kernel"].shape == (256, 6)
     assert arrays["task2/policy/kernel"].shape == (256, 4)
     assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+# ---- A cluster that is started by hand ----
+
+
+def test_every_process_of_a_cluster_made_by_hand_ends_by_itself(
+    scripts, tmp_path, monkeypatch
+):
+    """Whatever proxy the web is reached through: gRPC would take the cluster for it."""
+    for name in "http_proxy", "https_proxy":
+        monkeypatch.setenv(name, "http://localhost:9")
+    ps, *workers = (f"localhost:{free_ports(4) + n}" for n in range(4))
+    hosts = [f"--ps_hosts={ps}", f"--worker_hosts={','.join(workers)}"]
+    flags = [f for f in SMALL if "worker_hosts_num" not in f]
+    flags += [*hosts, "--log_dir=run", "--max_time_step=300"]
+    roles = [("worker", 2), ("worker", 1), ("ps", 0), ("worker", 0)]
+    processes = {
+        role: scripts.start(
+            tmp_path, SCRIPT, *flags, f"--job_name={role[0]}", f"--task_index={role[1]}"
+        )
+        for role in roles
+    }
+    try:
+        ended = {r: p.communicate(timeout=PATIENCE) for r, p in processes.items()}
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+    assert {r: p.returncode for r, p in processes.items()} == dict.fromkeys(roles, 0)
+    assert ended["worker", 2][0].splitlines()[-1].endswith("TASK2:300,Done")
+    for role in roles[1:]:
+        assert "all tasks are finished" in ended[role][1]
+    assert len((tmp_path / "run" / "results.jsonl").read_text().splitlines()) == 1
+
+
+def test_ctrl_c_ends_every_process_of_a_cluster_made_by_hand(scripts, tmp_path):
+    """A server and an actor that waits for it, with one line; there is no GA worker."""
+    ps, *workers = (f"localhost:{free_ports(4) + n}" for n in range(4))
+    flags = [f"--ps_hosts={ps}", f"--worker_hosts={','.join(workers)}", *SMALL]
+    server = scripts.start(tmp_path, SCRIPT, *flags, "--job_name=ps")
+    said = server.stderr.readline()
+    assert f"parameter server 0 serves on {ps}" in said
+    actor = scripts.start(tmp_path, SCRIPT, *flags, "--job_name=worker")
+    time.sleep(5)
+    for process in server, actor:
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130
+        assert stderr.splitlines()[-1] == "atari_pathnet.py: interrupted"
+        assert "Traceback" not in stderr
 
 
 # ---- Several machines, made of network namespaces ----
@@ -473,6 +547,23 @@ def test_a_cluster_over_several_machines_lives_with_cut_cables(machines, tmp_pat
             process.wait()
 
 
+# ---- Ctrl-C from the start on ----
+
+
+@pytest.mark.parametrize("module", ["absl", "numpy", "gymnasium", "rich"])
+def test_ctrl_c_in_the_first_imports_is_one_line(
+    scripts, tmp_path, monkeypatch, module
+):
+    stand_in = tmp_path / "stand_ins" / module
+    stand_in.mkdir(parents=True)
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    (stand_in / "__init__.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(stand_in.parent))
+    done = scripts.run(tmp_path, SCRIPT)
+    assert (done.status, done.stdout) == (130, "")
+    assert done.stderr == "atari_pathnet.py: interrupted\n"
+
+
 # ---- Mistakes ----
 
 HOSTS = ["--ps_hosts=localhost:1", "--worker_hosts=localhost:2,localhost:3,localhost:4"]
@@ -518,6 +609,18 @@ GA_WORKER = ["--job_name=worker", "--task_index=2", *HOSTS]
         (
             ["--play", "--checkpoint_dir=nowhere"],
             "flag --checkpoint_dir=nowhere: no checkpoint there",
+        ),
+        (
+            ["--play", "--checkpoint_dir=/dev/null"],
+            "flag --checkpoint_dir=/dev/null: is no folder; name another",
+        ),
+        (
+            ["--checkpoint_dir=/dev/null", "--noisolate"],
+            "flag --checkpoint_dir=/dev/null: is no folder; name another",
+        ),
+        (
+            ["--kernel_num=85,1,1", "--noisolate"],
+            "flags --kernel_num, --stride_size: layer 1: a kernel of 85 pixels",
         ),
         (["catch"], "unexpected argument 'catch'"),
     ],

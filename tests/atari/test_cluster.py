@@ -81,13 +81,26 @@ def test_a_chief_is_the_ga_worker(chief):
         (PS, 0, ["a:0"], WORKER_HOSTS, "'a:0' is not host:port"),
         (PS, 0, ["a:65536"], WORKER_HOSTS, "'a:65536' is not host:port"),
         (PS, 0, ["b:2222"], WORKER_HOSTS, "b:2222 is named twice"),
+        (PS, 0, ["B:2222"], WORKER_HOSTS, "b:2222 is named twice"),
+        (PS, 0, ["[0::1]:2222"], WORKER_HOSTS, "[::1]:2222 is named twice"),
+        (PS, 0, ["p q:1"], WORKER_HOSTS, "'p q:1' is not host:port"),
+        (PS, 0, ["a:1\n"], WORKER_HOSTS, "'a:1\\n' is not host:port"),
+        (PS, 0, ["a\x1b[2J:1"], WORKER_HOSTS, "'a\\x1b[2J:1' is not host:port"),
+        (PS, 0, ["a/b:1"], WORKER_HOSTS, "'a/b:1' is not host:port"),
+        (PS, 0, ["::1:1"], WORKER_HOSTS, "'::1:1' is not host:port"),
+        (PS, 0, ["[1:2]:1"], WORKER_HOSTS, "'[1:2]:1' is not host:port"),
+        (PS, 0, ["[::1%\x1b]:1"], WORKER_HOSTS, "is not host:port"),
+        (PS, 0, ["a:１"], WORKER_HOSTS, "is not host:port"),
+        (PS, 0, ["a:01"], WORKER_HOSTS, "'a:01' is not host:port"),
+        (PS, 0, ["a:" + "9" * 5000], WORKER_HOSTS, "is not host:port"),
+        (PS, 10**30, PS_HOSTS, WORKER_HOSTS, f"there is no ps {10**30}, only 0 to 1"),
     ],
 )
 def test_wrong_clusters_are_one_line(job, index, ps, workers, fault):
     with pytest.raises(UserError) as refused:
         cluster.from_flags(job, index, ps, workers)
     assert str(refused.value).startswith("flags --job_name, --task_index, --ps_hosts")
-    assert fault in str(refused.value)
+    assert fault in str(refused.value) and len(str(refused.value)) < 300
     text = tf_config({"type": job, "index": index}, ps=ps, worker=workers)
     with pytest.raises(UserError, match="^environment variable TF_CONFIG: ") as refused:
         cluster.from_tf_config(text)
@@ -117,11 +130,57 @@ def test_wrong_clusters_are_one_line(job, index, ps, workers, fault):
             worker=WORKER_HOSTS,
             chief=["e:1"] * 2,
         ),
+        "[" * 50_000,
+        '{"cluster": ' * 50_000,
+        "9" * 5000,
+        '{"cluster": {}, "cluster": {}}',
+        '{"cluster": {"ps": ["a:1"], "ps": ["a:2"]}, "task": {"type": "ps"}}',
+        *(
+            tf_config({"type": "ps", "index": index}, ps=PS_HOSTS, worker=WORKER_HOSTS)
+            for index in (
+                1.9,
+                1.0,
+                True,
+                None,
+                [1],
+                -1,
+                "-1",
+                "１",
+                "1" * 5000,
+                10**300,
+            )
+        ),
     ],
 )
 def test_other_texts_are_no_tf_config(text):
-    with pytest.raises(UserError, match="^environment variable TF_CONFIG: "):
+    with pytest.raises(UserError, match="^environment variable TF_CONFIG: ") as refused:
         cluster.from_tf_config(text)
+    assert str(refused.value).isprintable() and len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("kind", "index", "fault"),
+    [
+        ("worker", 4, "there is no worker 4, only 0 to 3"),
+        ("chief", 1, "there is no chief 1, only 0 to 0"),
+        ("master", 0, "a process is ps or worker, not 'master'"),
+        ("evaluator", 0, "a process is ps or worker, not 'evaluator'"),
+        ("\x1b[2J", 0, r"a process is ps or worker, not '\x1b[2J'"),
+    ],
+)
+def test_beside_a_chief_there_are_no_places_but_its_own(kind, index, fault):
+    jobs = {"ps": PS_HOSTS, "worker": WORKER_HOSTS, "chief": ["e:2222"]}
+    with pytest.raises(UserError) as refused:
+        cluster.from_tf_config(tf_config({"type": kind, "index": index}, **jobs))
+    assert fault in str(refused.value)
+
+
+def test_a_cluster_of_many_processes_is_read_in_no_time():
+    workers = [f"worker-{n}.svc_0:2222" for n in range(50_000)]
+    role = cluster.from_tf_config(
+        tf_config({"type": "worker", "index": "7"}, ps=["[fe80::1]:1"], worker=workers)
+    )
+    assert role.actors == 49_999
 
 
 json_values = st.recursive(

@@ -37,6 +37,11 @@ def look(worker, session):
     return worker.all_tasks_are_over()
 
 
+def flags(folder, **changes):
+    made = {"max_time_step": 1000, "seed": 1, "t_max": 20, "log_dir": str(folder)}
+    return made | changes
+
+
 class World:
     """Servers that outlive a worker, and what actors would do to them.
 
@@ -56,7 +61,8 @@ class World:
             control="pathnet",
             folder=str(folder),
             checkpoint_dir=str(folder / "checkpoints"),
-            flags={"max_time_step": 1000, "seed": 1},
+            flags=flags(folder),
+            decisive={"seed": 0, "t_max": 20},
         )
         folder.mkdir()
         with tf.Graph().as_default() as graph:
@@ -115,6 +121,7 @@ def world(server_world, tmp_path):
         server_world.settings,
         folder=str(server_world.folder),
         checkpoint_dir=str(server_world.folder / "checkpoints"),
+        flags=flags(server_world.folder),
     )
     return server_world
 
@@ -258,6 +265,86 @@ def test_servers_that_die_come_back_from_the_last_checkpoint(world):
     again.close()
 
 
+def finish_both_tasks(world):
+    """A worker that has learned both tasks, as far as its last checkpoint."""
+    worker, session = world.start()
+    finish_task(world, worker, session, 0, best=2)
+    finish_task(world, worker, session, 1, best=0)
+    return worker, session
+
+
+LAST_LINE = "CATCH_CATCH,TASK1:1000,TASK2:1000,Done"
+
+
+def lines(folder):
+    return (folder / "results.jsonl").read_text().splitlines()
+
+
+def everything(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("noted", [False, True])
+def test_the_line_of_a_run_is_written_once_whenever_its_worker_dies(world, lost, noted):
+    """After the line, or after the checkpoint that says so; alone, or with the servers."""
+    worker, session = finish_both_tasks(world)
+    if noted:
+        worker.record(session)
+    else:
+        worker.finish()
+    before = lines(world.folder)
+    if lost:
+        world.lose()
+    again, session = world.start()
+    assert look(again, session)
+    again.record(session)
+    assert again.finish() == LAST_LINE
+    assert lines(world.folder) == before and len(before) == 1
+
+
+def test_a_worker_that_died_before_the_line_writes_it(world):
+    finish_both_tasks(world)
+    again, session = world.start()
+    assert look(again, session)
+    again.record(session)
+    assert again.finish() == LAST_LINE
+    assert len(lines(world.folder)) == 1
+    assert (world.folder / "paths.png").exists()
+
+
+def start_other_run(world):
+    other = world.folder / "other"
+    other.mkdir()
+    world.lose()
+    changed = flags(other, max_time_step=5000)
+    return other, *world.start(folder=str(other), flags=changed)
+
+
+def test_another_run_on_a_finished_checkpoint_says_so_and_writes_nothing(world):
+    worker, session = finish_both_tasks(world)
+    worker.record(session)
+    other, worker, session = start_other_run(world)
+    before = everything(world.folder)
+    assert look(worker, session)
+    worker.record(session)
+    assert worker.finish() == (
+        f"Nothing to do: all tasks in {world.settings.checkpoint_dir} are finished; the "
+        f"results are in {world.folder}"
+    )
+    assert everything(world.folder) == before and not list(other.iterdir())
+
+
+def test_another_run_records_what_died_unrecorded_as_it_was_learned(world):
+    finish_both_tasks(world)
+    other, worker, session = start_other_run(world)
+    assert look(worker, session)
+    worker.record(session)
+    assert worker.finish() == LAST_LINE
+    [entry] = results.read([other / "results.jsonl"])
+    assert entry["flags"] == flags(world.folder)
+
+
 def start_and_save(world):
     """A worker that made a checkpoint after 900 of the first task's 1,000 steps."""
     worker, session = world.start()
@@ -333,6 +420,8 @@ def test_a_worker_that_is_cut_off_as_it_ends_a_task_ends_it_again(world, monkeyp
             "made with --use_lstm=false, and this run has true",
         ),
         ({"actors": 4}, "made with --worker_hosts_num=3, and this run has 4"),
+        ({"flags": flags("", seed=2)}, "made with --seed=1, and this run has 2"),
+        ({"flags": flags("", t_max=5)}, "made with --t_max=20, and this run has 5"),
     ],
 )
 def test_a_checkpoint_of_other_settings_is_refused(world, monkeypatch, changes, fault):

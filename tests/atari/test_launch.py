@@ -58,11 +58,22 @@ while True:
 """
 
 LAUNCHER = f"""
-import sys
+import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from atari import launch; from common import commandline
 launch.STOP_SECONDS = 2
 folder = sys.argv.pop()
+kind, _, forks = os.environ.get("SIGNAL_AT_FORK", "0:0").partition(":")
+left = int(forks)
+
+def before_fork():
+    # What a handler raises here, where logging has a function as well, is swallowed.
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), int(kind))
+
+os.register_at_fork(before=before_fork)
 del sys.argv[0]  # now it is the stand-in: a launcher starts its own script
 commandline.run(lambda: print(launch.run_processes(1, 2, 2222, folder, show_every=0.05)))
 """
@@ -73,15 +84,15 @@ NAMES = ["ps_0", "worker_0", "worker_1", "ga_worker"]
 class Launcher:
     """A launcher in a process of its own, whose cluster is made of stand-ins."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, prefix=(), **environment):
         self.folder = folder
         folder.mkdir()
         code = folder / "launcher.py"
         code.write_text(LAUNCHER)
         (folder / "stand_in.py").write_text(STAND_IN)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        command = [sys.executable, code, folder / "stand_in.py", folder]
-        self.process = subprocess.Popen(command, **pipes)
+        command = [*prefix, sys.executable, code, folder / "stand_in.py", folder]
+        self.process = subprocess.Popen(command, env=os.environ | environment, **pipes)
 
     def tell(self, name, what):
         """What a stand-in is to do."""
@@ -212,6 +223,57 @@ def test_signals_end_everything_after_a_last_checkpoint(launcher, kind):
     assert (launcher.folder / "saved").read_text() == "True"
 
 
+def all_pids(folder):
+    """Process ids of all stand-ins that were ever started."""
+    return [int(p) for file in folder.glob("*.pids") for p in file.read_text().split()]
+
+
+def assert_interrupted(launcher):
+    assert launcher.end() == (130, "", "stand_in.py: interrupted\n")
+    assert all(gone(pid) for pid in all_pids(launcher.folder))
+
+
+STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("kind", STOPS)
+@pytest.mark.parametrize("fork", [1, 3, 4])
+def test_a_signal_while_a_process_is_being_started_is_heard(tmp_path, kind, fork):
+    told = {"SIGNAL_AT_FORK": f"{int(kind)}:{fork}"}
+    assert_interrupted(Launcher(tmp_path / "run", **told))
+
+
+def test_a_signal_while_a_process_is_being_restarted_is_heard(tmp_path):
+    launcher = Launcher(tmp_path / "run", SIGNAL_AT_FORK=f"{int(signal.SIGTERM)}:5")
+    pids = launcher.all()
+    os.kill(pids[1], signal.SIGKILL)
+    assert_interrupted(launcher)
+
+
+@pytest.mark.parametrize("milliseconds", range(0, 20, 4))
+def test_a_signal_soon_after_the_first_child_is_heard(tmp_path, milliseconds):
+    launcher = Launcher(tmp_path / "run")
+    pid = launcher.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    end = time.monotonic() + PATIENCE
+    while not children.read_text() and time.monotonic() < end:
+        pass
+    time.sleep(milliseconds / 1000)
+    launcher.process.send_signal(signal.SIGTERM)
+    assert_interrupted(launcher)
+
+
+@pytest.mark.skipif(not shutil.which("nohup"), reason="needs nohup")
+def test_a_launcher_outlives_its_terminal_under_nohup(tmp_path):
+    launcher = Launcher(tmp_path / "run", prefix=["nohup"])
+    launcher.all()
+    launcher.process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert launcher.process.poll() is None
+    launcher.process.send_signal(signal.SIGTERM)
+    assert launcher.end()[0] == 130
+
+
 def test_a_process_that_does_not_listen_is_killed(launcher):
     pids = launcher.all()
     launcher.tell("worker_0", "ignore")
@@ -225,6 +287,84 @@ def test_nothing_outlives_a_launcher_that_is_killed(launcher):
     pids = launcher.all()
     launcher.process.kill()
     until(lambda: all(gone(pid) for pid in pids))
+
+
+STATUS = {
+    "task": 0,
+    "game": "catch",
+    "steps": 10,
+    "steps_per_second": 1.5,
+    "generation": 2,
+    "score": None,
+    "actors": [{"score": 0.25, "episodes": 8, "path": "45 6"}],
+    "fixed_path": None,
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "3",
+        "[" * 100_000,
+        "{}",
+        "\xff",
+        json.dumps(STATUS | {"task": "0"}),
+        json.dumps(STATUS | {"game": "\x1b[2J"}),
+        json.dumps(STATUS | {"game": 3}),
+        json.dumps(STATUS | {"steps": 1.5}),
+        json.dumps(STATUS | {"steps_per_second": None}),
+        json.dumps(STATUS | {"steps_per_second": 10**400}),
+        json.dumps(STATUS | {"score": "high"}),
+        json.dumps(STATUS | {"actors": None}),
+        json.dumps(STATUS | {"actors": [3]}),
+        json.dumps(
+            STATUS | {"actors": [{"score": 1.0, "episodes": 3, "path": "[/x]"}]}
+        ),
+        json.dumps(STATUS | {"actors": [{"score": 1.0, "episodes": [], "path": ""}]}),
+        json.dumps(STATUS | {"fixed_path": 3}),
+    ],
+)
+def test_a_status_of_nonsense_is_not_shown_and_stops_nothing(tmp_path, capsys, text):
+    file = tmp_path / "status.json"
+    file.write_text(json.dumps(STATUS))
+    display = launch._Display(str(tmp_path), [])
+    display.show()
+    shown = "task 1, catch: 10 steps, 2 steps/s, generation 2, score none yet\n"
+    assert capsys.readouterr().out == shown
+    file.write_bytes(text.encode("latin-1"))
+    display._said = 0.0
+    display.show()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_status_that_cannot_be_read_stops_nothing(tmp_path):
+    (tmp_path / "status.json").mkdir()
+    launch._Display(str(tmp_path), []).show()
+
+
+def test_the_commands_of_a_finished_run_are_typed_where_the_user_is(
+    tmp_path, monkeypatch
+):
+    environment = tmp_path / ".venv" / "bin"
+    environment.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(environment / "python"))
+    monkeypatch.setattr(sys, "argv", ["atari_pathnet.py"])
+    play = "atari_pathnet.py --play --checkpoint_dir"
+    assert list(launch._commands("logs/my run", None)) == [
+        ".venv/bin/python -m tensorboard.main '--logdir=logs/my run'",
+        ".venv/bin/python atari_pathnet.py --play "
+        "'--checkpoint_dir=logs/my run/checkpoints' "
+        "'--play_gif=logs/my run/played.gif'",
+    ]
+    (environment / "tensorboard").touch()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert list(launch._commands("/logs/run", "saved")) == [
+        f"{environment}/tensorboard --logdir=/logs/run",
+        f"{environment}/python {play}=saved --play_gif=/logs/run/played.gif",
+    ]
 
 
 @pytest.mark.skipif(not shutil.which("script"), reason="needs a terminal: `script`")

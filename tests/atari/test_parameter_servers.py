@@ -9,7 +9,7 @@ import pytest
 
 import a3c
 from a3c import EPISODE, ConvGrid, Learning
-from atari import sessions
+from atari import checkpoints, sessions
 from atari.cluster import PS, WORKER, Cluster
 from atari.parameter_servers import Shared
 from common import tf1 as tf
@@ -77,6 +77,16 @@ class Here:
             for slot in self.shared.slots[variable.op.name]:
                 self.set(slot, rng.random(variable.shape))
         return rng
+
+
+def test_a_checkpoint_has_exactly_these_variables():
+    for grid in GRID, replace(GRID, use_lstm=False):
+        with tf.Graph().as_default():
+            state = Shared(grid, ACTORS, 0, LEARNING).state()
+        assert checkpoints.array_types(grid, ACTORS) == {
+            name: (variable.dtype.base_dtype.name, tuple(variable.shape.as_list()))
+            for name, variable in state.items()
+        }
 
 
 # ---- Shared RMSProp ----

@@ -22,7 +22,7 @@ REPEATS = [(seed, "pathnet") for seed in range(6)]
 def share(folder, name="results.jsonl", **flags):
     """What a process of a batch in a folder knows of it."""
     flags = {"M": 10, "log_dir": "logs"} | flags
-    return batch.Batch(folder / name, "trial", flags, {"log_dir"})
+    return batch.Batch(folder / name, "trial", flags, {"log_dir"}, {})
 
 
 def append(folder, repeat, name="results.jsonl", **flags):
@@ -93,7 +93,7 @@ def test_what_another_process_learned_since_is_not_learned_again(tmp_path, locks
 def test_a_claim_ends_with_its_process_however_that_ends(tmp_path):
     code = (
         "import sys; from common.batch import Batch\n"
-        "claimed = Batch(sys.argv[1], 'trial', {}, ()).claim(iter([(0, 'pathnet')]))\n"
+        "claimed = Batch(sys.argv[1], 'trial', {}, (), {}).claim(iter([(0, 'pathnet')]))\n"
         "next(claimed)\n"
         "print('claimed', flush=True); sys.stdin.read()"
     )
