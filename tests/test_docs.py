@@ -61,8 +61,8 @@ def test_every_named_flag_exists():
     defined |= {f"no{name}" for name in defined}
     named = set(re.findall(r"--(\w+)", TEXT))
     assert named > {"writeback", "games", "usage", "nocentred", "play_gif"}
-    # Those of the command line itself, and TensorBoard's.
-    assert named - defined <= {"help", "flagfile", "logdir"}
+    # Those of the command line itself, TensorBoard's, and sbatch's.
+    assert named - defined <= {"help", "flagfile", "logdir", "array", "cpus"}
 
 
 def test_every_flag_is_in_the_list_of_flags():

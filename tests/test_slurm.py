@@ -17,6 +17,7 @@ from common import results
 ROOT = Path(results.__file__).parent.parent
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
 PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo", "scancel"]
+TINY = ["--fake_data", "--max_steps=2", "--L=1", "--M=4", "--N=2", "--filt=4"]
 TIMEOUT = 180  # seconds, for what takes fewer than 30 on a quiet machine
 
 pytestmark = [
@@ -137,7 +138,7 @@ def test_a_task_that_was_killed_is_submitted_again_alone(slurm, tmp_path):
 
     def submit(array):
         output = f"--output={tmp_path}/%a.txt"
-        script = ["auto_binary_mnist_pathnet.sh", "6", "--fake_data", "--max_steps=2"]
+        script = ["auto_binary_mnist_pathnet.sh", "6", *TINY]
         return slurm("sbatch", "--parsable", f"--array={array}", output, *script)
 
     job = submit("0-4:2")

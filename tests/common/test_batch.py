@@ -8,7 +8,6 @@ import subprocess
 import sys
 from itertools import zip_longest
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -46,8 +45,7 @@ def locks(request, monkeypatch):
         def missing(file, operation):
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-        without = SimpleNamespace(flock=missing, LOCK_EX=2, LOCK_NB=4)
-        monkeypatch.setattr(batch, "fcntl", without)
+        monkeypatch.setattr(fcntl, "flock", missing)
     return request.param
 
 
@@ -151,7 +149,7 @@ def test_a_line_that_is_being_written_is_waited_for(tmp_path):
         code = (
             "import sys; from common import results\n"
             "print('begins', flush=True)\n"
-            "print(len(results.batch(sys.argv[1], 'trial', {}, ())), flush=True)"
+            "print(len(results.batch(sys.argv[1], 'trial', {}, (), {})), flush=True)"
         )
         command = [sys.executable, "-c", code, str(file)]
         reader = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)

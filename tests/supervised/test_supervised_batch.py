@@ -15,8 +15,9 @@ from common import results
 
 ROOT = Path(results.__file__).parent.parent
 MNIST, CIFAR = "auto_binary_mnist_pathnet.sh", "auto_cifar_svhn_pathnet.sh"
-TINY = ["--fake_data", "--max_steps=3", "--T=2", "--candi=2"]
-FOREVER = ["--fake_data", "--max_steps=100000000", "--stop_accuracy=1"]
+SMALL = ["--fake_data", "--L=1", "--M=4", "--N=2", "--filt=4", "--T=2", "--candi=2"]
+TINY = [*SMALL, "--max_steps=3"]
+FOREVER = [*SMALL, "--max_steps=100000000", "--stop_accuracy=1"]
 OF_A_BATCH = ("BATCH_DIR", "FIRST_SEED", "JOBS", "SLURM_")
 
 
@@ -213,7 +214,7 @@ def test_other_settings_are_refused(finished):
     before = (folder / "results.jsonl").read_text()
     done = batch(folder, "1", *TINY, "--M=5")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "--results" in done.stderr and "--M=10" in done.stderr
+    assert "--results" in done.stderr and "--M=4" in done.stderr
     assert (folder / "results.jsonl").read_text() == before
 
 
@@ -302,7 +303,13 @@ def started(tmp_path):
             [MNIST, "9", *FOREVER],
             environment(BATCH_DIR=str(tmp_path), JOBS="2"),
         )
-    wait_until(lambda: len(list(tmp_path.glob("claims/*"))) == 2)
+
+    def learns():
+        ended, _ = os.waitpid(pid, os.WNOHANG)
+        assert not ended, os.read(terminal, 10_000).decode()
+        return len(list(tmp_path.glob("claims/*"))) == 2
+
+    wait_until(learns)
     assert len(at_work(tmp_path)) == 2
     yield pid, terminal
     os.close(terminal)
@@ -345,7 +352,7 @@ def test_nobody_reads_on(tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_the_file_whole(tmp_path):
-    command = f"ulimit -f 1; exec '{ROOT / MNIST}' 9 {' '.join(TINY)} --candi=20"
+    command = f"ulimit -f 1; exec '{ROOT / MNIST}' 9 {' '.join(TINY)}"
     done = subprocess.run(
         ["bash", "-c", command],
         capture_output=True,
