@@ -13,11 +13,10 @@ on top of it. The last line, PONG_PONG,TASK1:2123760,TASK2:903680,Done, has the 
 steps of each task.
 """
 
-from common import interrupt  # noqa: F401, first of all: imports can be interrupted
+from common import commandline  # before all else: Ctrl-C is one line from here on
 
 # isort: split
 from atari import cluster, launch, settings
-from common import commandline
 
 
 def evolve(worker) -> None:

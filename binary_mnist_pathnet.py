@@ -15,9 +15,11 @@ task is learned on top of it. The last line, Entire Iter:251,TASK1:169,TASK2:82,
 has the generations of both tasks and the number of modules that their best paths share.
 """
 
+from common import commandline  # before all else: Ctrl-C is one line from here on
+
+# isort: split
 import numpy as np
 
-from common import commandline
 from supervised import datasets
 from supervised.experiment import Experiment
 from supervised.settings import (
@@ -29,24 +31,26 @@ from supervised.streams import FAKE_DATA, NOISE, random_stream
 from supervised.tournaments import Task
 
 
-def load(settings: Settings) -> list:
-    """Training and test images of each task, as they are.
+def load(settings: Settings) -> tuple[list, dict]:
+    """Loads the images of each task, as they are.
 
     Returns:
-      For each task [train, test], a datasets.Split each.
+      (pairs, data): for each task [train, test], a datasets.Split each; and what is
+      recorded of the data set, by its name.
     """
     if settings.fake_data:
-        rng = random_stream(settings.seed, FAKE_DATA, 0)
+        rng = random_stream(0, FAKE_DATA, 0)  # the same data for all seeds
         dataset = datasets.fake(28 * 28, 10, 10_000, 1_000, rng)
     else:
-        dataset = datasets.load_mnist(settings.data_dir)
-    return [
+        dataset = datasets.load_mnist(settings.data_dirs["mnist"])
+    pairs = [
         [
             datasets.two_classes(split, *map(int, name.split("v")))
             for split in (dataset.train, dataset.test)
         ]
         for name in settings.tasks
     ]
+    return pairs, {"mnist": datasets.describe(dataset)}
 
 
 def with_noise(name: str, splits: list, noise: str, rng: np.random.Generator) -> Task:
@@ -61,11 +65,11 @@ def with_noise(name: str, splits: list, noise: str, rng: np.random.Generator) ->
 def main() -> None:
     """Learns the tasks in sequence, as often as the flags say."""
     settings = read_binary_mnist()
-    data = load(settings)
-    fewest = min(len(train.labels) for train, _ in data)
-    experiment = Experiment(settings, inputs=28 * 28, classes=2, images=fewest)
+    pairs, data = load(settings)
+    fewest = min(len(train.labels) for train, _ in pairs)
+    experiment = Experiment(settings, 28 * 28, classes=2, images=fewest, data=data)
     for repeat in experiment.repeats():  # a seed each, under each control
-        for number, (name, splits) in enumerate(zip(settings.tasks, data)):
+        for number, (name, splits) in enumerate(zip(settings.tasks, pairs)):
             rng = random_stream(repeat.seed, NOISE, number)
             task = with_noise(name, splits, settings.noise, rng)
             for tournament in repeat.tournaments(task):  # until a winner is good enough

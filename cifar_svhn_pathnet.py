@@ -12,7 +12,9 @@ The last line, CIFAR10_SVHN,TASK1:0.3575,TASK2:0.5075,Done, has the training acc
 the last winner of each task.
 """
 
-from common import commandline
+from common import commandline  # before all else: Ctrl-C is one line from here on
+
+# isort: split
 from supervised import datasets
 from supervised.experiment import Experiment
 from supervised.settings import (
@@ -25,26 +27,27 @@ from supervised.streams import FAKE_DATA, random_stream
 from supervised.tournaments import Task
 
 
-def load(name: str, settings: Settings) -> Task:
-    """A data set by name as a Task, or a generated one in its place."""
+def load(name: str, settings: Settings) -> datasets.Dataset:
+    """A data set by name, or a generated one in its place."""
     if settings.fake_data:
-        rng = random_stream(settings.seed, FAKE_DATA, len(name))
-        dataset = datasets.fake(32 * 32 * 3, 10, 10_000, 1_000, rng)
-    else:
-        loaders = {"cifar10": datasets.load_cifar10, "svhn": datasets.load_svhn}
-        dataset = loaders[name](settings.data_dir)
-    return Task(name, CIFAR_SVHN_TITLES[name], dataset.train, dataset.test)
+        rng = random_stream(0, FAKE_DATA, len(name))  # the same data for all seeds
+        return datasets.fake(32 * 32 * 3, 10, 10_000, 1_000, rng)
+    loaders = {"cifar10": datasets.load_cifar10, "svhn": datasets.load_svhn}
+    return loaders[name](settings.data_dirs[name])
 
 
 def main() -> None:
     """Learns the tasks in sequence, as often as the flags say."""
     settings = read_cifar_svhn()
-    tasks = {name: load(name, settings) for name in dict.fromkeys(settings.tasks)}
-    fewest = min(len(task.train.labels) for task in tasks.values())
-    experiment = Experiment(settings, inputs=32 * 32 * 3, classes=10, images=fewest)
+    loaded = {name: load(name, settings) for name in dict.fromkeys(settings.tasks)}
+    fewest = min(len(dataset.train.labels) for dataset in loaded.values())
+    data = {name: datasets.describe(dataset) for name, dataset in loaded.items()}
+    experiment = Experiment(settings, 32 * 32 * 3, classes=10, images=fewest, data=data)
     for repeat in experiment.repeats():  # a seed each, under each control
         for name in settings.tasks:
-            for tournament in repeat.tournaments(tasks[name]):  # max_steps of them
+            splits = loaded[name].train, loaded[name].test
+            task = Task(name, CIFAR_SVHN_TITLES[name], *splits)
+            for tournament in repeat.tournaments(task):  # max_steps of them
                 paths = tournament.draw()  # B candidates of the population
                 fitness = tournament.train(paths)  # alike, on the same mini-batches
                 tournament.overwrite_losers(fitness)  # by mutated copies of the winner

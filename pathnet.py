@@ -14,6 +14,9 @@ Networks" (arXiv 1701.08734). Four parts, in this order:
 How candidates are trained is in `supervised/generation.py`.
 """
 
+from common import commandline  # before all else: Ctrl-C is one line from here on
+
+# isort: split
 import dataclasses
 import os
 from collections.abc import Callable, Iterable
@@ -21,7 +24,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common import commandline
 from common import tf1 as tf
 from common.commandline import UserError
 
@@ -148,12 +150,16 @@ def format_task(
     """Returns how a task, numbered from 0 on, ended, as text.
 
     `task` is its entry of results.jsonl; its best path and the fixed path are [L, M].
+    The training accuracy is the one while it learned; "as kept" is that of the network
+    that is left, with what the writeback has kept of all candidates.
     """
     ended = "" if task["converged"] else "not converged after "
+    kept = task.get("accuracy_train")
     return (
         f"Task {number + 1}, {title}: {ended}{task['generations']} generations, "
-        f"training accuracy {task['fitness']:.4f}, "
-        f"held-out accuracy {task['accuracy_test']:.4f}\n"
+        f"training accuracy {task['fitness']:.4f}"
+        + (f" (as kept {kept:.4f})" if kept is not None else "")
+        + f", held-out accuracy {task['accuracy_test']:.4f}\n"
         + format_geopath(geopath, fixed_path)
     )
 
@@ -596,6 +602,10 @@ def show(folder: str, picture: str | None = None) -> None:
 
     network = read_network(folder)
     flags, used = network.flags, np.zeros_like(network.fixed_path)
+    try:
+        kinds = module_kinds(flags["L"], flags["M"], flags["module_kinds"])
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
     print(
         f"{network.script}, seed {flags['seed']}: {flags['L']} layers of {flags['M']} "
         f"modules, at most {flags['N']} of a layer on a path"
@@ -605,7 +615,7 @@ def show(folder: str, picture: str | None = None) -> None:
     ]
     for number, (task, geopath) in enumerate(zip(network.tasks, geopaths)):
         print(format_task(number, task["title"], task, geopath, used))
-        used = np.maximum(used, geopath)
+        used = freeze(used, geopath)
     free = ", ".join(str(int(count)) for count in flags["M"] - used.sum(1))
     print(f"{int(used.sum())} of {used.size} modules used; free in each layer: {free}")
     picture = picture or os.path.join(folder, "paths.png")
@@ -613,9 +623,10 @@ def show(folder: str, picture: str | None = None) -> None:
         picture,
         geopaths,
         [task["title"] for task in network.tasks],
-        module_kinds(flags["L"], flags["M"], flags["module_kinds"]),
+        kinds,
+        network.active,
     )
-    print(f"Picture: {picture}")
+    print(commandline.printable(f"Picture: {picture}"))
 
 
 def main(arguments: list[str]) -> None:

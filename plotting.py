@@ -6,6 +6,9 @@ prints a table of all results and draws each picture that a flag names. Results 
 several settings, such as --control makes, have a table and a picture each.
 """
 
+from common import commandline  # before all else: Ctrl-C is one line from here on
+
+# isort: split
 import contextlib
 import math
 import re
@@ -16,7 +19,6 @@ from pathlib import Path
 from absl import flags
 
 from atari import settings as atari_settings
-from common import commandline
 from common import results as results_files
 from reports import plots, tables
 from supervised import settings as supervised_settings
@@ -125,18 +127,23 @@ def not_settings() -> set[str]:
 
 
 def main(filenames: Sequence[str]) -> None:
+    """Prints and draws what the flags ask for; raises what `show` does."""
+    if not filenames:
+        raise commandline.UserError("name one or more results.jsonl files")
+    show(filenames, _options())
+
+
+def show(filenames: Sequence[str], options: Options) -> None:
     """Prints a table for each setting in the results files, and draws the pictures.
 
     Args:
       filenames: of the results files.
+      options: what is asked for.
 
     Raises:
-      UserError: the files are none, hold nothing, or lack what a flag asks for.
+      UserError: the files hold nothing, or lack what a flag asks for.
       OSError: a file cannot be read, or a picture cannot be written.
     """
-    options = _options()
-    if not filenames:
-        raise commandline.UserError("name one or more results.jsonl files")
     results = results_files.read(filenames)
     if not results:
         raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
@@ -166,16 +173,17 @@ def _print_control_tables(settings: dict[str, list[dict]], options: Options) -> 
     """Prints a comparison of the controls where a setting has several."""
     for setting, results in settings.items():
         if len({result.get("control", "pathnet") for result in results}) > 1:
-            table = (
-                tables.score_control_table(results, options.score_levels)
-                if _are_games(results)
-                else tables.control_table(results)
-            )
+            with _explained():
+                table = (
+                    tables.score_control_table(results, options.score_levels)
+                    if _are_games(results)
+                    else tables.control_table(results)
+                )
             _print_table(setting, table)
 
 
 def _print_table(setting: str, table: str) -> None:
-    print(f"{setting}\n\n{table}\n".lstrip())
+    print(commandline.printable(f"{setting}\n\n{table}\n".lstrip()))
 
 
 def _draw_pictures(settings: dict[str, list[dict]], options: Options) -> None:
@@ -186,7 +194,8 @@ def _draw_pictures(settings: dict[str, list[dict]], options: Options) -> None:
             picture = setting_filename(filename, setting, number)
             with _explained(name):
                 plot(picture, results)
-            print(f"Picture: {picture}" + (f" of {setting}" if setting else ""))
+            line = f"Picture: {picture}" + (f" of {setting}" if setting else "")
+            print(commandline.printable(line))
 
 
 def setting_filename(filename: str, setting: str, number: int) -> Path:
@@ -209,12 +218,20 @@ def _are_games(results: Sequence[dict]) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(flag: str) -> Iterator[None]:
-    """Makes a UserError of what is raised where results lack what a flag asks for."""
+def _explained(flag: str | None = None) -> Iterator[None]:
+    """Makes a UserError of what is raised where results lack what is asked for.
+
+    Args:
+      flag: that asks for it; None for what is always printed.
+    """
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:
         lack = f"they have no {error}" if isinstance(error, KeyError) else error
+        if flag is None:
+            raise commandline.UserError(
+                f"no table of controls fits these results, as {lack}; name others"
+            ) from error
         raise commandline.UserError(
             f"flag --{flag}: does not fit these results, as {lack}; name others or "
             "leave the flag out"

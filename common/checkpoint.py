@@ -16,14 +16,14 @@ import json
 import math
 import os
 import shutil
-import struct
 import time
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from common import commandline
+from common import commandline, disk
 from common.commandline import UserError
 from common.require import require
 
@@ -33,18 +33,8 @@ FILES = ("about.json", "arrays.npz")
 MAX_BYTES = 2**34  # of a file; more is no checkpoint of this project
 PREFIX = "checkpoint-"
 KEPT = 2  # checkpoints of a run: the newest, and one in case that it is damaged
+NUMBERS = "biuf"  # numpy's kinds of real numbers
 
-# What zipfile and numpy raise at nonsense, such as OSError for a place before the start.
-_NO_ARCHIVE = (
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    struct.error,
-    zipfile.BadZipFile,
-)
 _NO_JSON_OBJECT = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _REASON_CHARACTERS = 200
 
@@ -79,6 +69,20 @@ def refuse_existing(folder: Folder) -> None:
         return
     if os.path.lexists(path):
         raise UserError(f"{folder}: exists and is not overwritten; name another folder")
+
+
+def check_writable(folder: Folder) -> None:
+    """Checks, before anything is learned, that `write` can make a checkpoint.
+
+    Raises:
+      UserError: there is something at that path, or nothing can be made there.
+    """
+    refuse_existing(folder)
+    parent = Path(os.path.abspath(folder)).parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise UserError(f"{folder}: cannot be made there; name another folder")
 
 
 def read(folder: Folder) -> tuple[dict, Arrays]:
@@ -178,10 +182,12 @@ def _write(target: Path, about: dict, arrays: Arrays) -> None:
         np.savez(partial / "arrays.npz", **arrays)
         sums = [f"{_sha256(partial / name)}  {name}\n" for name in FILES]
         (partial / "SHA256SUMS").write_text("".join(sums))
-        for path in (*partial.iterdir(), partial):
-            _to_disk(path)
+        for name in (*FILES, "SHA256SUMS"):
+            with open(partial / name, "rb") as file:
+                disk.sync(file.fileno())
+        disk.sync_names(partial)
         os.rename(partial, target)
-        _to_disk(target.parent)
+        disk.sync_names(target.parent)
     except OSError as error:
         refuse_existing(target)  # somebody else made it meanwhile
         raise OSError(error.errno, error.strerror, str(target)) from error
@@ -215,25 +221,27 @@ def _read_about(path: Path) -> dict:
         ) from error
     if (kind, version) != (FORMAT, VERSION):
         raise UserError(
-            f"{path}: is a {kind} of version {version}, and this program reads a "
-            f"{FORMAT} of version {VERSION}"
+            f"{path}: is a {kind!s:.40} of version {version!s:.40}, and this program "
+            f"reads a {FORMAT} of version {VERSION}"
         )
     return about
 
 
 def _read_arrays(path: Path) -> Arrays:
     try:
-        _check_sizes(path)
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except _NO_ARCHIVE as error:
+        # A warning is for whoever wrote the file, such as that Python 2 did.
+        with warnings.catch_warnings(action="error"):
+            _check_sizes(path)
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+    except Exception as error:  # zipfile and numpy promise no narrower class
         raise UserError(
             f"{path}: was not made by this project: {reason(error)}"
         ) from error
 
 
 def _check_sizes(path: Path) -> None:
-    """Refuses an archive whose arrays are larger than what is stored of them."""
+    """Refuses what is no array of numbers, or is larger than what is stored of it."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             require(member.compress_type == zipfile.ZIP_STORED, "it is compressed")
@@ -241,6 +249,9 @@ def _check_sizes(path: Path) -> None:
                 version = np.lib.format.read_magic(file)
                 require(version == (1, 0), "an array is of a format not written here")
                 shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            require(dtype.kind in NUMBERS, "an array is not made of numbers")
+            # A product with a zero in it says nothing of the other sizes.
+            require(max(shape, default=0) <= MAX_BYTES, "an array is too large")
             size = math.prod(shape) * dtype.itemsize
             require(size <= member.file_size, "an array is larger than its file")
 
@@ -259,12 +270,3 @@ def _sha256(path: Path) -> str:
 def _hidden(path: Path) -> Path:
     """A path next to another that no process has used, not even one with the same id."""
     return path.with_name(f".{path.name}.{os.getpid()}-{time.time_ns()}.tmp")
-
-
-def _to_disk(path: Path) -> None:
-    """Waits until a file, or the names in a folder, have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

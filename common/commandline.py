@@ -10,13 +10,19 @@ A script defines its flags with absl, in groups that say what they decide, and r
         commandline.run(main, define_flags)
 """
 
+from common import interrupts  # before all else: Ctrl-C is one line from here on
+
+# isort: split
+import codecs
 import contextlib
 import dataclasses
+import io
 import os
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from typing import IO
 
 from absl import flags, logging  # noqa: F401
 
@@ -79,6 +85,12 @@ def flag_values() -> dict:
     return {name: flags.FLAGS[name].value for name in flag_names()}
 
 
+def given_flags() -> dict[str, str]:
+    """The flags that the user gave, by name, each as an argument that says the same."""
+    given = [name for name in flag_names() if flags.FLAGS[name].present]
+    return {name: flags.FLAGS[name].serialize() for name in given}
+
+
 def decided_by(define_flags: Callable[[], None]) -> dict[str, str]:
     """What each flag that `define_flags` defines decides, by name.
 
@@ -103,10 +115,12 @@ def run(
     With `with_files`, the arguments that are no flags are given to main as a list.
 
     Exit status 0 if main returns or --help was asked for, 2 for a mistake in a flag or
-    a file or a folder that cannot be written, 130 for Ctrl-C. Any other exception is a
-    defect of the program and keeps its traceback.
+    a file, a folder or an output that cannot be written, 130 for Ctrl-C. Any other
+    exception is a defect of the program and keeps its traceback.
     """
+    _prepare_streams()
     with _one_line_for_mistakes():
+        interrupts.raise_exceptions()
         define_flags()
         flags.DEFINE_bool("help", False, "Show this help.", short_name="?")
         files = flags.FLAGS(sys.argv)[1:]
@@ -124,25 +138,141 @@ def run(
 
 def say(message: str) -> None:
     """A line for whoever reads the log, with the time of day."""
-    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+    line = f"{time.strftime('%H:%M:%S')} {printable(message)}"
+    with contextlib.suppress(OSError):  # a log that is full is no reason to stop
+        print(line, file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """A text with its control characters as escapes, such as \\x1b; line breaks stay.
+
+    What comes from a file may hold commands to the terminal, and so may a file's name.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
+
+
+def parsed(name: str, value: object) -> object:
+    """A flag's value from a file, which must be one that the command line could give.
+
+    Args:
+      name: of the flag.
+      value: as `flag_values` returned it in an earlier process.
+
+    Raises:
+      ValueError: it is none.
+    """
+    flag = flags.FLAGS[name]
+    if value is None and flag.default is None:
+        return None
+    try:
+        found = flag.parser.parse(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"flag --{name} cannot be {value!r}") from error
+    if type(found) is not type(value) or found != value:
+        raise ValueError(f"flag --{name} cannot be {value!r}")
+    return found
+
+
+# ---- Output and mistakes ----
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output, whose errors name it as those of any other file do."""
+
+    def write(self, text: str) -> int:
+        with self._named_errors():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with self._named_errors():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _named_errors(self):
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def _prepare_streams() -> None:
+    """Makes the standard streams fit for whatever is printed.
+
+    What an encoding lacks is replaced by something readable. A stream that is closed
+    becomes the null device, or the next file that is opened would take its place.
+    """
+    codecs.register_error("readable", _readable)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, it stays open
+    sys.stderr.reconfigure(errors="readable")
+    stdout = sys.stdout
+    options = {
+        "line_buffering": stdout.line_buffering,
+        "write_through": stdout.write_through,
+    }
+    sys.stdout = _Output(stdout.detach(), stdout.encoding, "readable", **options)
+
+
+def _readable(error: UnicodeEncodeError) -> tuple[str, int]:
+    """What is printed for characters that the encoding lacks."""
+    lacking = error.object[error.start : error.end]
+    return "".join("+/-" if c == "±" else _escape(c) for c in lacking), error.end
+
+
+def _escape(character: str) -> str:
+    """A character as Python writes it in ASCII, such as \\x1b."""
+    return ascii(character)[1:-1]
 
 
 @contextlib.contextmanager
 def _one_line_for_mistakes() -> Iterator[None]:
     try:
-        yield
+        try:
+            yield
+        finally:
+            interrupts.exit_at_once()
+            _flush_log()
+            # Here, since at the interpreter's end an error has a traceback.
+            if isinstance(sys.exception(), SystemExit | None):
+                sys.stdout.flush()
     except (UserError, flags.Error) as error:
         _exit(error, 2)
     except BrokenPipeError:
-        # Nobody reads the output any more: say nothing, not even at the interpreter's end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(sys.stdout)  # nobody reads it any more: say nothing
         sys.exit(1)
     except OSError as error:
         if error.filename is None:
             raise
         _exit(f"{error.filename}: {error.strerror}", 2)
-    except KeyboardInterrupt:
-        _exit("interrupted", 130)
+    except KeyboardInterrupt as error:
+        _exit(str(error) or "interrupted", interrupts.STATUS)
+
+
+def _exit(message: object, status: int) -> None:
+    """Ends the process with a line on stderr, after all that was printed before."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop(sys.stdout)
+    line = printable(" ".join(str(message).split()))
+    with contextlib.suppress(OSError):
+        print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
+    _flush_log()
+    sys.exit(status)
+
+
+def _flush_log() -> None:
+    """Writes what is left for stderr, if that is possible."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
+
+
+def _drop(stream: IO) -> None:
+    """Spares the interpreter's end another error of a stream."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _help() -> str:
@@ -160,10 +290,3 @@ def _flag_help(name: str) -> str:
     text = f"{flag.help} Default: {default}."
     body = textwrap.fill(text, 88, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return f"  --{'[no]' if flag.boolean else ''}{name}\n{body}"
-
-
-def _exit(message, status):
-    line = " ".join(str(message).split())
-    sys.stdout.flush()
-    print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)
-    sys.exit(status)

@@ -1,9 +1,9 @@
 """The folder of a run: one of its own, whatever else is there."""
 
-import fcntl
 import itertools
 import os
 
+from common import disk
 from common.commandline import UserError
 
 
@@ -26,15 +26,14 @@ def new(log_dir: str, name: str) -> str:
 def occupy(folder: str) -> None:
     """Makes sure that no other process goes on with the run of a folder.
 
-    Lasts until this process ends, however it does.
+    Lasts until this process ends, however it does. On a file system without locks
+    users have to take care.
 
     Raises:
       UserError: another one does. OSError: there is no such folder.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        disk.lock(descriptor, wait=False)
     except BlockingIOError as error:
         raise UserError(f"{folder}: its run is still active") from error
-    except OSError:
-        pass  # a file system without such locks: there users have to take care

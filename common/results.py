@@ -4,19 +4,96 @@ Tables and pictures of what they hold are made in reports/.
 """
 
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
 
+from common import commandline, disk, schema
 from common.commandline import UserError
 from common.require import require
+
+# ---- What a result must be; fields that are not named here may hold anything ----
+
+SHARE = schema.number(0, 1)
+_COUNT = schema.whole(0)
+# Those of a grid; larger ones fit into no memory.
+SIZES = {
+    "L": schema.whole(1, 1_000),
+    "M": schema.whole(1, 100_000),
+    "N": schema.whole(1, 1_000),
+}
+
+# A curve of fitness over generations.
+CURVE = schema.columns({"generation": schema.whole(1), "fitness": SHARE})
+
+# A supervised task that was learned: in every result, in those of today, and in those
+# of finished repeats.
+LEARNED = {
+    "name": schema.text,
+    "generations": schema.whole(1),
+    "fitness": SHARE,
+    "accuracy_test": SHARE,
+}
+DETAILS = {
+    "converged": schema.boolean,
+    "path": schema.list_of(schema.list_of(_COUNT)),
+    "seconds": schema.number(0),
+    "curve": CURVE,
+}
+LATER_DETAILS = {
+    "accuracy_train": schema.nullable(SHARE),
+    "accuracy_test_after_all": SHARE,
+    "modules_so_far": _COUNT,
+}
+_TASK = schema.record(LEARNED, DETAILS | LATER_DETAILS)
+
+# No score where no episode has ended.
+_GAME = schema.record(
+    {
+        "name": schema.text,
+        "generations": _COUNT,
+        "steps": _COUNT,
+        "score": schema.nullable(schema.number()),
+        "curve": schema.columns(
+            {"steps": _COUNT, "return": schema.number(), "episodes": _COUNT}
+        ),
+    },
+    {"path": DETAILS["path"]},
+)
+
+
+def _check_flags(value: object, place: str) -> None:
+    schema.flag_values(value, place)
+    schema.record({}, SIZES)(value, place)
+
+
+_SEED = schema.nullable(_COUNT)
+_FIELDS = {
+    "script": schema.text,
+    "control": schema.text,
+    "data": schema.by_name(schema.text),
+    "overlap": schema.nullable(schema.whole(0, 100_000)),
+    "retention": schema.list_of(schema.list_of(SHARE)),
+    "seconds": schema.number(0),
+}
+_RESULT = schema.record(
+    {"flags": _check_flags, "tasks": schema.list_of(_TASK)}, _FIELDS | {"seed": _SEED}
+)
+_RESULT_OF_GAMES = schema.record(
+    {"flags": _check_flags, "tasks": schema.list_of(_GAME), "seed": _COUNT}, _FIELDS
+)
+
+
+# ---- Results files ----
 
 
 def append(filename: str | os.PathLike, result: object) -> int:
     """Appends one object to a results file: the whole line or none of it.
 
-    Safe against other processes that append to the same file, and against a full disk.
+    Safe against other processes that append to the same file, and against a full disk,
+    where the file system has locks; where it has none, the line is appended all the
+    same. A last line that was not ended, by hand or by a writer that was killed, stays a
+    line of its own.
 
     Args:
       filename: of the results file; it need not exist yet.
@@ -27,29 +104,54 @@ def append(filename: str | os.PathLike, result: object) -> int:
 
     Raises:
       TypeError: the result cannot be written as JSON.
-      OSError: the line could not be written; the file is as it was.
+      OSError: the line could not be written; the file is as it was, or, without locks,
+        ends with an unfinished line.
     """
     line = (json.dumps(result) + "\n").encode()
     with open(filename, "ab+", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        size = os.fstat(file.fileno()).st_size
+        is_locked = disk.lock(file)
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
         try:
             if file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file.fileno())
+            disk.sync(file.fileno())
         except OSError as error:
-            os.ftruncate(file.fileno(), size)
+            if is_locked:  # or it could be somebody else's line that is cut off
+                os.ftruncate(file.fileno(), size)
             raise OSError(error.errno, error.strerror, filename) from error
         file.seek(0)
         chunks = iter(lambda: file.read(2**20), b"")
         return sum(chunk.count(b"\n") for chunk in chunks)
 
 
+def check_appendable(filename: str | os.PathLike) -> None:
+    """Checks, before anything is learned, that a result can be appended to a file.
+
+    Args:
+      filename: of the results file; it need not exist yet.
+
+    Raises:
+      UserError: it is no results file. OSError: it cannot be written.
+    """
+    if os.path.lexists(filename):
+        if not os.path.isfile(filename):
+            raise UserError(f"{filename}: is no file; name another one or move it away")
+        read([filename])
+        open(filename, "ab").close()
+    elif not os.access(os.path.dirname(filename) or ".", os.W_OK | os.X_OK):
+        # Such as on a read-only file system; a file made for a try would stay.
+        raise UserError(f"{filename}: cannot be made there; name a folder of yours")
+
+
 def read(filenames: Iterable[str | os.PathLike]) -> list[dict]:
     """Reads results files.
 
     A line that was there before, as in a file named twice or a copy of it, is the same
-    repeat and counts once.
+    repeat and counts once. One that is unfinished, as somebody is writing it or was
+    killed, is passed over, with a line on stderr.
 
     Returns:
       The repeats as the scripts write them, in the order of files and lines.
@@ -66,6 +168,11 @@ def read(filenames: Iterable[str | os.PathLike]) -> list[dict]:
                 if line in seen:
                     continue
                 seen.add(line)
+                if line.startswith("{") and not line.endswith("}"):
+                    commandline.say(
+                        f"{filename}, line {number}: unfinished, passed over"
+                    )
+                    continue
                 try:
                     results.append(_parse(line))
                 except ValueError as error:
@@ -81,6 +188,7 @@ def batch(
     script: str,
     flags: Mapping[str, object],
     may_differ: Collection[str],
+    data: Mapping[str, object],
 ) -> set[tuple[int, str]]:
     """Which repeats of a batch are in its results file already.
 
@@ -89,20 +197,25 @@ def batch(
       script: the name of the script that runs, as in "script" of a result.
       flags: the values of its flags, by name.
       may_differ: names of the flags in which the repeats of one batch may differ.
+      data: what tells each data set from others, by name, as in "data" of a result.
 
     Returns:
       The seed and the control of each repeat.
 
     Raises:
-      UserError: the file holds repeats of other settings, or something else.
+      UserError: the file holds repeats of other settings or data, or something else.
       OSError: it cannot be read.
     """
-    if not os.path.exists(filename):
+    try:
+        with open(filename, "rb") as file:
+            # Or the last line might be one that another process is writing.
+            disk.lock(file, shared=True)
+            repeats = read([filename])
+    except FileNotFoundError:
         return set()
-    repeats = read([filename])
     compared = {name: flags[name] for name in flags if name not in may_differ}
     for result in repeats:
-        differences = _differences(result, script, compared)
+        differences = _differences(result, script, compared, data)
         if differences:
             raise UserError(
                 f"flag --results={filename}: holds repeats of other settings "
@@ -119,15 +232,21 @@ def batch(
     return {(result["seed"], result["control"]) for result in repeats}
 
 
-def _differences(result: dict, script: str, flags: Mapping[str, object]) -> list[str]:
+def _differences(
+    result: dict, script: str, flags: Mapping[str, object], data: Mapping[str, object]
+) -> list[str]:
     """What sets the result's settings apart, as the user would type it."""
     if result.get("script") != script:
         return [f"{result.get('script')}_pathnet.py"]
-    theirs = result["flags"]
+    theirs, held = result["flags"], result.get("data", {})
     return [
         f"--{name}={theirs.get(name)}"
         for name, value in flags.items()
         if theirs.get(name) != value
+    ] + [
+        f"other data: {name} {held[name]}"
+        for name, description in data.items()
+        if held.get(name, description) != description  # earlier files have none
     ]
 
 
@@ -137,60 +256,11 @@ def _parse(line: str) -> dict:
         result = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError("it is not JSON, or too large") from error
-    require(isinstance(result, dict), "it is not a JSON object")
-    require(isinstance(result.get("flags"), dict), 'it has no object "flags"')
-    require(isinstance(result.get("tasks"), list), 'it has no list "tasks"')
-    check_outcome = _check_accuracies
-    if result.get("script") == "atari":
-        require("seed" in result, 'it has no "seed"')
-        check_outcome = _check_game
-    for place, task in enumerate(result["tasks"], 1):
-        try:
-            _check_task(task)
-            check_outcome(task)
-        except ValueError as error:
-            raise ValueError(f"task {place}: {error}") from error
+    is_of_games = isinstance(result, dict) and result.get("script") == "atari"
+    check = _RESULT_OF_GAMES if is_of_games else _RESULT
+    check(result, "")
+    rows = result.get("retention")
+    if rows is not None:
+        fits = [len(row) for row in rows] == [*range(1, len(result["tasks"]) + 1)]
+        require(fits, "retention has not each task's accuracy after each later one")
     return result
-
-
-def _check_task(task: object) -> None:
-    """Raises ValueError unless it has what every task has."""
-    require(isinstance(task, dict), "it is not a JSON object")
-    name = task.get("name")
-    # Half of a surrogate pair, which JSON can hold, could not be printed.
-    require(isinstance(name, str) and name.isprintable(), 'it has no printable "name"')
-    require(_is_number(task.get("generations")), '"generations" is not a number')
-
-
-def _check_accuracies(task: dict) -> None:
-    """Raises ValueError unless it has what a supervised task has."""
-    for name in ("fitness", "accuracy_test"):
-        require(_is_number(task.get(name)), f'"{name}" is not a number')
-
-
-def _check_game(task: dict) -> None:
-    """Raises ValueError unless it has what a game has."""
-    require(_is_whole(task.get("steps")), '"steps" is not a whole number')
-    require(_is_number(task.get("score")), '"score" is not a number')
-    curve = task.get("curve")
-    require(isinstance(curve, dict), 'it has no object "curve"')
-    columns = [curve.get(name) for name in ("steps", "return", "episodes")]
-    require(
-        all(isinstance(column, list) for column in columns)
-        and len({len(column) for column in columns}) == 1,
-        '"curve" has no lists "steps", "return" and "episodes" of one length',
-    )
-    steps, returns, episodes = columns
-    require(
-        all(map(_is_whole, steps + episodes)) and all(map(_is_number, returns)),
-        '"curve" holds something that is not a number',
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, float) or _is_whole(value)
-
-
-def _is_whole(value: object) -> bool:
-    """Whether it is an integer that a float holds exactly, as all that is counted."""
-    return type(value) is int and abs(value) <= 2**53

@@ -13,6 +13,8 @@ import os
 import re
 import sys
 
+from common import interrupts
+
 # What TensorFlow's C++ code writes before its log level counts, and its search for a
 # GPU on a machine that has none. Every other line reaches the user.
 _START_UP_NOTE = re.compile(
@@ -47,7 +49,7 @@ def load():
     # TensorFlow's hundreds of thousands of objects stay until the end: looking for
     # garbage among them, as they are made and when the interpreter ends, takes a second.
     gc.disable()
-    with _without_start_up_notes():
+    with interrupts.exiting_at_once(), _without_start_up_notes():
         import tensorflow.compat.v1 as tf
 
         tf.logging.set_verbosity(tf.logging.ERROR)

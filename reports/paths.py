@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Wedge
+from matplotlib.path import Path as Outline
 
 from reports.style import (
     BACKGROUND,
@@ -27,8 +28,21 @@ from reports.style import (
     task_colour,
 )
 
+# An arrow that leaps over something, of straight lines and one curve.
+_LEAP = Outline(
+    [
+        (-1, -0.5),
+        (-0.7, 0.9),
+        (0.7, 0.9),
+        (1, -0.5),
+        (0.35, -0.2),
+        (1, -0.5),
+        (1.1, 0.2),
+    ],
+    [Outline.MOVETO, *[Outline.CURVE4] * 3, Outline.MOVETO, *[Outline.LINETO] * 2],
+)
 # What is drawn on a module to show its kind; the common kind stays bare.
-KIND_MARKERS = {"skip": "_", "residual": "+"}
+KIND_MARKERS = {"skip": _LEAP, "residual": "+"}
 
 CELL = 8  # pixels a module takes in population_image, its 1-pixel gap included
 LAYER_GAP = 6  # pixels between two layers in population_image
@@ -72,18 +86,23 @@ def draw_paths(
     geopaths: Sequence[np.ndarray],
     task_names: Sequence[str],
     kinds: Kinds = None,
+    active: Sequence[np.ndarray] | None = None,
 ) -> None:
     """Draws the best path of each task over the whole grid, as a PNG file.
 
     A module that several tasks share is filled with all their colours, and the legend
-    counts the modules of each path and their overlap.
+    counts the modules of each path and their overlap. Thin lines are a task's further
+    connections: those to and from frozen modules, which are active although they are not
+    on its path.
 
     Args:
       filename: the picture; an existing file is replaced.
       geopaths: one [L, M] 0/1 array a task, in learning order.
       task_names: one name a task.
-      kinds: [L, M] strings or None; "skip" modules are marked with a dash and
+      kinds: [L, M] strings or None; "skip" modules are marked with an arrow and
         "residual" ones with a plus, any other kind is left bare.
+      active: one [L, M] 0/1 array a task, all modules that are active with its path;
+        None: those of the path alone.
 
     Raises:
       ValueError: there is no path, or the arguments' shapes do not match.
@@ -97,10 +116,12 @@ def draw_paths(
     if kinds is not None and np.shape(kinds) != paths.shape[1:]:
         raise ValueError(f"kinds are {np.shape(kinds)}, modules {paths.shape[1:]}")
 
-    entries = _legend_entries(paths, task_names, kinds)
+    further = np.zeros_like(paths) if active is None else np.asarray(active, bool)
+    further &= ~paths
+    entries = _legend_entries(paths, task_names, kinds, bool(further.any()))
     layout = _lay_out(*paths.shape, task_names, entries)
     figure, axes = blank_figure(layout.width, layout.height, PNG_DPI)
-    _draw_connections(axes, layout, paths, task_names)
+    _draw_connections(axes, layout, paths, further, task_names)
     _draw_modules(axes, layout, paths, kinds)
     _draw_headings(axes, layout)
     figure.legend(
@@ -251,9 +272,16 @@ def _lay_out(
 
 
 def _draw_connections(
-    axes: Axes, layout: _Layout, paths: np.ndarray, task_names: Sequence[str]
+    axes: Axes,
+    layout: _Layout,
+    paths: np.ndarray,
+    further: np.ndarray,
+    task_names: Sequence[str],
 ) -> None:
-    """Draws each path's connections from the input to the name of its task."""
+    """Draws each path's connections from the input to the name of its task.
+
+    `further`, [tasks, L, M], are modules that are active with it; theirs are thin.
+    """
     tasks = len(paths)
     # Paths that share a connection run side by side instead of hiding one another.
     lane_width = min(0.055, layout.radius / tasks)
@@ -261,15 +289,18 @@ def _draw_connections(
     for task, (path, head, lane) in enumerate(zip(paths, layout.heads, lanes)):
         shift = np.array([0, lane])
         curves = edge_curves(layout.centres + shift, layout.source + shift, head)
-        axes.add_collection(
-            LineCollection(
-                curves[edge_shares(path[None]) > 0],
-                colors=task_colour(task),
-                linewidths=1.3,
-                alpha=0.75,
-                zorder=1,
+        on_path = edge_shares(path[None]) > 0
+        with_frozen = (edge_shares((path | further[task])[None]) > 0) & ~on_path
+        for edges, width, alpha in ((with_frozen, 0.5, 0.45), (on_path, 1.4, 0.8)):
+            axes.add_collection(
+                LineCollection(
+                    curves[edges],
+                    colors=task_colour(task),
+                    linewidths=width,
+                    alpha=alpha,
+                    zorder=1,
+                )
             )
-        )
         label_box(axes, head, task_names[task], task_colour(task), ha="left")
     label_box(axes, layout.source, "input", INK, rotation=90)
 
@@ -293,7 +324,7 @@ def _draw_module(
     centre: np.ndarray,
     radius: float,
     colours: Sequence[str],
-    marker: str | None,
+    marker: str | Outline | None,
 ) -> None:
     """A disc in equal sectors of the colours, or a pale one where there are none.
 
@@ -312,6 +343,7 @@ def _draw_module(
             marker=marker,
             markersize=radius * 72 * 0.75,
             markeredgewidth=1.1,
+            fillstyle="none",
             color=BACKGROUND if colours else MUTED,
             zorder=4,
         )
@@ -344,9 +376,9 @@ def _draw_headings(axes: Axes, layout: _Layout) -> None:
 
 
 def _legend_entries(
-    paths: np.ndarray, task_names: Sequence[str], kinds: Kinds
+    paths: np.ndarray, task_names: Sequence[str], kinds: Kinds, has_further: bool
 ) -> list[Line2D]:
-    """Entries for the tasks, the overlap, and the kinds where they are drawn."""
+    """Entries for the tasks, the overlap, frozen modules and kinds where they are drawn."""
 
     def entry(label, marker="o", **style):
         style = {"markersize": 10, "markeredgewidth": 0} | style
@@ -365,9 +397,20 @@ def _legend_entries(
                 markerfacecoloralt=task_colour(1),
             )
         )
+    if has_further:
+        label = "with frozen modules, which stay active"
+        colour = task_colour(len(paths) - 1)
+        entries.append(Line2D([], [], color=colour, linewidth=0.8, label=label))
     if kinds is not None:
         entries += [
-            entry(kind, marker, color=MUTED, markeredgewidth=1.1, markersize=7)
+            entry(
+                kind,
+                marker,
+                color=MUTED,
+                markeredgewidth=1.1,
+                markersize=7,
+                fillstyle="none",
+            )
             for kind, marker in KIND_MARKERS.items()
             if kind in np.asarray(kinds)
         ]

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from reports import tables
 from reports.style import (
@@ -21,6 +22,7 @@ from reports.style import (
     task_colour,
 )
 
+MOST_LOST = 10  # points of accuracy, whose loss has the palest colour of plot_retention
 CURVE_WINDOW = 10  # recorded generations that a point of a curve is the mean of
 USAGE_NUMBERED = 24  # modules in a layer up to which each one's share is written on it
 
@@ -131,9 +133,10 @@ def mean_curve(
 def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """Compares generations needed by tasks learned first and second, as a PNG file.
 
-    One panel a task name: overlaid histograms with their means as dashed lines; above
-    them n, mean ± standard error, and the speedup (mean when learned first over mean
-    when learned second) with its bootstrap interval.
+    One panel a task name: overlaid histograms of the repeats that converged, with their
+    means as dashed lines; above them n, mean ± standard error, and, if all converged,
+    the speedup (mean when learned first over mean when learned second) with its
+    bootstrap interval.
 
     Args:
       filename: the picture; an existing file is replaced.
@@ -144,13 +147,13 @@ def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> No
       OSError: the file cannot be written; an existing one then stays as it was.
     """
     panels = by_task(results)
-    figure, grid = _panels(len(panels))
+    figure, grid = _panels(len(panels), share_x=True)
     for axes, (name, groups) in zip(grid, panels.items()):
         _draw_histograms(
             axes,
             name,
             {
-                when: np.array([task["generations"] for task in tasks], float)
+                when: [tables.generations_needed(task) for task in tasks]
                 for when, tasks in groups.items()
             },
         )
@@ -172,7 +175,7 @@ def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
       OSError: the file cannot be written; an existing one then stays as it was.
     """
     panels = by_task(results)
-    figure, grid = _panels(len(panels))
+    figure, grid = _panels(len(panels), share_x=True, share_y=True)
     for axes, (name, groups) in zip(grid, panels.items()):
         for place, tasks in enumerate(groups.values()):
             if tasks:
@@ -200,8 +203,8 @@ def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
 def plot_accuracies(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """Compares accuracies of tasks learned first and second, as a PNG file.
 
-    One panel a task name: bars for the training accuracy of the last winner and for the
-    held-out accuracy of its path, mean ± standard error over repeats.
+    One panel a task name: the training accuracy of the last winner and the held-out
+    accuracy of its path, a dot a repeat, with mean ± standard error.
 
     Args:
       filename: the picture; an existing file is replaced.
@@ -212,19 +215,20 @@ def plot_accuracies(filename: str | os.PathLike, results: Sequence[dict]) -> Non
       OSError: the file cannot be written; an existing one then stays as it was.
     """
     panels = by_task(results)
-    figure, grid = _panels(len(panels))
+    figure, grid = _panels(len(panels), share_y=True)
     for axes, (name, groups) in zip(grid, panels.items()):
         shown = [(p, tasks) for p, tasks in enumerate(groups.values()) if tasks]
         for rank, (place, tasks) in enumerate(shown):
             for spot, measure in enumerate(("fitness", "accuracy_test")):
                 x = spot + 0.42 * (rank - (len(shown) - 1) / 2)
                 values = [100 * task[measure] for task in tasks]
-                _draw_bar(axes, x, values, task_colour(place))
+                _draw_values(axes, x, values, task_colour(place))
         legend = _place_legend(groups)
         if max(map(len, groups.values())) > 1:
             legend.append(("mean ± standard error", MUTED))
         _label(axes, f"{name}: final accuracy", "", "accuracy, %", legend)
-        axes.set(xlim=(-0.5, 1.5), ylim=(0, 112), yticks=range(0, 101, 20))
+        axes.set(xlim=(-0.5, 1.5))
+        axes.margins(y=0.12)
         axes.set_xticks((0, 1), ("training images", "held-out images"))
         axes.tick_params(axis="x", labelsize=10, labelcolor=INK, length=0)
     save_png(filename, figure)
@@ -297,8 +301,8 @@ def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None
     """Held-out accuracy on each task after each later one, as a PNG file.
 
     A row a task that was learned, a column a task that was tested, with the mean over
-    repeats; to the right of them the generations that each took, and the modules used
-    so far.
+    repeats, the paler the more is lost since the task was learned; to the right of them
+    the generations that each took, and the modules used so far.
 
     Args:
       filename: the picture; an existing file is replaced.
@@ -338,6 +342,11 @@ def plot_retention(filename: str | os.PathLike, results: Sequence[dict]) -> None
     repeats = f", mean of {len(results)} repeats" if len(results) > 1 else ""
     figure.suptitle(
         f"Held-out accuracy on each task, %{repeats}", color=INK, weight="bold"
+    )
+    figure.supxlabel(
+        f"full colour: nothing lost; palest: {MOST_LOST} points or more",
+        color=MUTED,
+        fontsize=8.5,
     )
     save_png(filename, figure)
 
@@ -387,11 +396,18 @@ def plot_scores(filename: str | os.PathLike, results: Sequence[dict]) -> None:
 
 
 def _panels(
-    count: int, columns: int | None = None, height: float = 3.7
+    count: int,
+    columns: int | None = None,
+    height: float = 3.7,
+    share_x: bool = False,
+    share_y: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with `count` panels, about as many rows as columns by default.
 
-    `height` is that of a panel, in inches.
+    Args:
+      count: of panels. columns: of them. height: of a panel, in inches.
+      share_x, share_y: whether all panels have the same limits, so that they can be
+        compared at a glance.
     """
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -401,7 +417,12 @@ def _panels(
         layout="constrained",
     )
     figure.get_layout_engine().set(h_pad=0.1)  # inches, around each panel
-    panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    subplots = figure.subplots(
+        rows, columns, squeeze=False, sharex=share_x, sharey=share_y
+    )
+    panels = list(subplots.ravel())
+    for axes in panels:
+        axes.tick_params(labelbottom=True, labelleft=True)
     for axes in panels[count:]:
         axes.set_axis_off()
     return figure, panels[:count]
@@ -444,23 +465,27 @@ def _place_legend(groups: dict[str, list]) -> list[tuple[str, str]]:
     ]
 
 
-def _draw_bar(axes: Axes, x: float, values: Sequence[float], colour: str) -> None:
-    """A bar for the mean of values in percent, with its standard error if there is one."""
+def _draw_values(axes: Axes, x: float, values: Sequence[float], colour: str) -> None:
+    """A pale dot a value in percent, a strong one for their mean, and its error."""
     mean, error = tables.mean_and_error(values)
     has_error = np.isfinite(error)
-    axes.bar(
+    around = x + np.linspace(-0.09, 0.09, len(values)) if has_error else [x]
+    axes.plot(around, values, ".", color=colour, alpha=0.3, markeredgewidth=0)
+    axes.errorbar(
         x,
         mean,
-        width=0.38,
-        color=colour,
-        alpha=0.6,
         yerr=error if has_error else None,
-        error_kw={"ecolor": INK, "elinewidth": 1.2, "capsize": 3},
+        fmt="o",
+        color=colour,
+        ecolor=INK,
+        elinewidth=1.2,
+        capsize=3,
     )
     axes.text(
         x,
-        mean + (error if has_error else 0) + 1.5,
+        max(values),
         f"{mean:.2f} ± {error:.2f}" if has_error else f"{mean:.2f}",
+        transform=offset_copy(axes.transData, axes.figure, y=7, units="points"),
         ha="center",
         color=colour,
         fontsize=8,
@@ -498,28 +523,41 @@ def _draw_usage(axes: Axes, share: np.ndarray, most: float, colour: str) -> None
     axes.spines[:].set_visible(False)
 
 
-def _draw_histograms(axes: Axes, name: str, groups: dict[str, np.ndarray]) -> None:
-    """Fills one panel of `plot_generations`; groups as in `by_task`."""
-    edges = np.histogram_bin_edges(np.concatenate([*groups.values()]), bins="rice")
+def _draw_histograms(axes: Axes, name: str, groups: dict[str, list]) -> None:
+    """Fills one panel of `plot_generations`.
+
+    Args:
+      axes: the panel. name: of the task.
+      groups: for each of the groups of `by_task` the generations that a repeat needed,
+        None where it did not converge.
+    """
+    converged = {when: tables.not_none(needed) for when, needed in groups.items()}
+    edges = np.histogram_bin_edges(np.concatenate([*converged.values()]), bins="rice")
     legend = []
-    for place, (when, values) in enumerate(groups.items()):
-        if len(values) == 0:
+    for place, (when, values) in enumerate(converged.items()):
+        if not groups[when]:
             continue
         colour = task_colour(place)
+        if not values:
+            none = tables.converged_text(groups[when])
+            legend.append((f"learned {when}: {none}", colour))
+            continue
         mean, error = tables.mean_and_error(values)
         # A translucent fill under a full outline keeps both histograms readable.
         axes.hist(values, edges, color=colour, alpha=0.3)
         axes.hist(values, edges, histtype="step", color=colour, linewidth=1.5)
         axes.axvline(mean, color=colour, linestyle="--", linewidth=1.8)
         spread = f" ± {error:.1f}" if np.isfinite(error) else ""
-        line = f"learned {when}: {mean:.1f}{spread} generations, n = {len(values)}"
+        n = tables.converged_text(groups[when])
+        line = f"learned {when}: {mean:.1f}{spread} generations, n = {n}"
         legend.append((line, colour))
     speedup = tables.speedup_text(*groups.values(), paired=False)
     if "[" in speedup:
         legend.append(("± standard error, [95 % confidence interval]", MUTED))
+    has_none = speedup in ("", tables.NOT_CONVERGED)
     _label(
         axes,
-        f"{name}: speedup {speedup}" if speedup else f"{name}: generations needed",
+        f"{name}: " + ("generations needed" if has_none else f"speedup {speedup}"),
         "generations",
         "repeats",
         legend,
@@ -552,10 +590,10 @@ def _draw_overlaps(axes: Axes, name: str, results: Sequence[dict]) -> None:
 def _draw_matrix(axes: Axes, percent: np.ndarray) -> None:
     """Draws a coloured, numbered cell for each finite value of a [rows, columns] array."""
     finite = np.isfinite(percent)
-    low, high = percent[finite].min(), percent[finite].max()
     for row, column in zip(*np.nonzero(finite)):
+        lost = np.clip(percent[column, column] - percent[row, column], 0, MOST_LOST)
         # From half of the colour on, so that white text can be read on all of them.
-        share = 0.55 + 0.45 * (percent[row, column] - low) / max(high - low, 1e-9)
+        share = 1 - 0.45 * lost / MOST_LOST
         colour = shade(np.array([share]), task_colour(0))[0]
         axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, color=colour))
         text = f"{percent[row, column]:.2f}"

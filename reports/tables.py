@@ -1,13 +1,14 @@
 """Statistics of results, and Markdown tables made of them."""
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 SCORE_EPISODES = 30  # whose mean return is the score of a game, as in atari/scores.py
-# What of a task tells one learning of it from another.
-_OUTCOME = ("name", "generations", "steps", "fitness", "accuracy_test")
+NOT_CONVERGED = "not all converged"  # in place of a speedup
+# What of a game tells one learning of it from another.
+_OUTCOME = ("name", "generations", "steps", "score")
 
 
 # --------------------------------------------------------------------------------------
@@ -20,7 +21,9 @@ def by_setting(
     not_settings: Collection[str],
     ignored: Collection[str] = (),
 ) -> dict[str, list[dict]]:
-    """Groups results by the flags in which they differ, however many runs made them.
+    """Groups results by the flags and data in which they differ, whichever run made them.
+
+    A repeat is there once, however many files hold it: see `distinct`.
 
     Args:
       results: repeats, as `common.results.read` returns them.
@@ -31,30 +34,64 @@ def by_setting(
     Returns:
       dict from a label such as "writeback=sum" ("" if all are alike) to results.
     """
-    settings = [
-        {
-            name: value
-            for name, value in (
-                result["flags"] | {"control": result.get("control", "pathnet")}
-            ).items()
-            if name not in not_settings and name not in ignored
-        }
-        for result in results
-    ]
+    settings = [_setting(result, {*not_settings, *ignored}) for result in results]
     names = dict.fromkeys(name for setting in settings for name in setting)
-    varying = [n for n in names if len({str(s.get(n)) for s in settings}) > 1]
+    varying = [name for name in names if _varies(settings, name)]
     groups: dict[str, list[dict]] = {}
     for setting, result in zip(settings, results):
         label = ", ".join(f"{name}={setting.get(name)}" for name in varying)
         groups.setdefault(label, []).append(result)
-    return groups
+    return {label: distinct(group) for label, group in groups.items()}
+
+
+def distinct(results: Sequence[dict]) -> list[dict]:
+    """Each repeat once, the first time it is there.
+
+    Args:
+      results: of one setting, or of settings that differ in their control.
+    """
+    seen, kept = set(), []
+    for result in results:
+        key = _identity(result, result["tasks"])
+        if result.get("seed") is None or key not in seen:
+            kept.append(result)
+        seen.add(key)
+    return kept
+
+
+def _identity(result: dict, tasks: Sequence[dict]) -> str:
+    """What tells the learning of a repeat's tasks, or of its first ones, from others.
+
+    The seed decides all of it, so that what differs, such as a last digit between two
+    kinds of processors, makes no other repeat. Actors that play at the same time make
+    every run of a game another one: it is the same only if its outcomes are.
+    """
+    parts = [result.get("seed"), result.get("control", "pathnet")]
+    of_task = _OUTCOME if result.get("script") == "atari" else ("name",)
+    return repr(parts + [[task.get(name) for name in of_task] for task in tasks])
+
+
+def _setting(result: dict, left_out: Collection[str]) -> dict:
+    """What makes the setting of a repeat, by name: flags, the control, the data."""
+    flags = result["flags"] | {"control": result.get("control", "pathnet")}
+    setting = {name: value for name, value in flags.items() if name not in left_out}
+    for name, description in result.get("data", {}).items():
+        setting[f"data:{name}"] = description
+    return setting
+
+
+def _varies(settings: Sequence[dict], name: str) -> bool:
+    """Whether these differ in a name; earlier results do not say what their data were."""
+    is_of_data = name.startswith("data:")
+    values = [s.get(name) for s in settings if name in s or not is_of_data]
+    return len(set(map(str, values))) > 1
 
 
 def learned(results: Sequence[dict]) -> Iterator[tuple[int, str | None, dict]]:
     """Every task that was learned, once.
 
-    Repeats of one seed that begin with the same tasks learn these in the same way, so
-    that two results files hold it twice where only what follows differs.
+    Repeats of one seed that begin with the same tasks learn these in the same way: they
+    are there twice where only what follows differs.
 
     Args:
       results: repeats of one setting.
@@ -65,9 +102,9 @@ def learned(results: Sequence[dict]) -> Iterator[tuple[int, str | None, dict]]:
     """
     seen = set()
     for result in results:
-        before, learning = None, repr(result.get("seed"))
+        before = None
         for place, task in enumerate(result["tasks"]):
-            learning += repr([task.get(name) for name in _OUTCOME])
+            learning = _identity(result, result["tasks"][: place + 1])
             if result.get("seed") is None or learning not in seen:
                 yield place, before, task
             seen.add(learning)
@@ -122,13 +159,36 @@ def speedup_interval(
     return float(interval.low), float(interval.high)
 
 
-def speedup_text(first: Sequence[float], second: Sequence[float], paired: bool) -> str:
-    """A speedup with its interval, such as "1.87 [1.70, 2.05]"; "" without a speedup."""
+def speedup_text(
+    first: Sequence[float | None], second: Sequence[float | None], paired: bool
+) -> str:
+    """A speedup with its interval, such as "1.87 [1.70, 2.05]"; "" without a speedup.
+
+    Args:
+      first, second: the two samples, None where a repeat did not converge: then there is
+        no speedup, and the text says so.
+      paired: as of `speedup_interval`.
+    """
+    if None in (*first, *second):
+        return NOT_CONVERGED if len(first) and len(second) else ""
     ratio = speedup(first, second)
     if ratio is None:
         return ""
     interval = speedup_interval(first, second, paired)
     return f"{ratio:.2f}" + (" [{:.2f}, {:.2f}]".format(*interval) if interval else "")
+
+
+def generations_needed(task: dict, level: float | None = None) -> int | None:
+    """Generations until a task converged, or its curve reached a level; None if never."""
+    if level is not None:
+        return generations_to(task["curve"], level)
+    return task["generations"] if task.get("converged", True) else None
+
+
+def converged_text(generations: Sequence[int | None]) -> str:
+    """How many repeats there are, and of how many of them it is known what they needed."""
+    n, k = len(generations), len(not_none(generations))
+    return str(n) if k == n else f"{k} of {n} converged"
 
 
 def generations_to(
@@ -220,40 +280,44 @@ def retention(results: Sequence[dict]) -> tuple[list[str], np.ndarray]:
 def table(results: Sequence[dict], level: float | None = None) -> str:
     """A Markdown table: each task, learned first and after each other task.
 
-    Columns: repeats; generations, training accuracy of the last winner and held-out
-    accuracy as mean ± standard error. The speedup is generations learned first divided
-    by generations learned after another task, with a bootstrap interval: other repeats
-    learned the task first, so the two are independent samples. Where no repeat did
-    there is no speedup.
+    Columns: repeats, and how many of them converged if not all did; generations of
+    those that did, training accuracy of the last winner and held-out accuracy as
+    mean ± standard error. The speedup is generations learned first divided by
+    generations learned after another task, with a bootstrap interval: other repeats
+    learned the task first, so the two are independent samples. There is none where a
+    repeat did not converge: how many generations it needs is not known.
 
     Args:
       results: repeats of one setting.
-      level: of fitness; if given, generations are those that it took to reach it, and
-        repeats those that did, of all.
+      level: of fitness; if given, a task has converged where its curve reached it.
 
     Raises:
       KeyError: there is a level, and a result has no curve.
     """
     groups: dict[tuple[str, str | None], list[dict]] = {}
-    for _, before, task in learned(results):
+    for _, before, task in sorted(learned(results), key=lambda entry: entry[0]):
         groups.setdefault((task["name"], before), []).append(task)
-    needed = {key: _generations(tasks, level) for key, tasks in groups.items()}
+    needed = {
+        key: [generations_needed(task, level) for task in tasks]
+        for key, tasks in groups.items()
+    }
     what = "generations" if level is None else f"generations to {100 * level:g} %"
     rows = [
         f"| task | learned | repeats | {what} | speedup [95 %] | training % | held-out % |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, before in sorted(groups, key=lambda key: (key[0], key[1] or "")):
-        tasks, generations = groups[name, before], needed[name, before]
+    for (name, before), tasks in groups.items():
+        generations, first = needed[name, before], needed.get((name, None))
         ratio = ""
-        if before is not None:
-            first = needed.get((name, None), [])
+        if before is not None and first is None:
+            ratio = f"needs a run with {name} first"
+        elif before is not None:
             ratio = speedup_text(first, generations, paired=False)
         cells = [
             name,
             "first" if before is None else f"after {before}",
-            str(len(tasks)) if level is None else f"{len(generations)} of {len(tasks)}",
-            _mean_text(generations, 1),
+            converged_text(generations),
+            _mean_text(not_none(generations), 1),
             ratio,
             _mean_text([100 * task["fitness"] for task in tasks], 2),
             _mean_text([100 * task["accuracy_test"] for task in tasks], 2),
@@ -265,9 +329,10 @@ def table(results: Sequence[dict], level: float | None = None) -> str:
 def control_table(results: Sequence[dict]) -> str:
     """A Markdown table: each task under each control, compared with `scratch`.
 
-    The speedup is the generations of the control "scratch", of the same seeds after the
-    same tasks, divided by those of this one, with a bootstrap interval; for every task
-    but the first.
+    Generations are those of the repeats that converged. The speedup is the generations
+    of the control "scratch", of the same seeds after the same tasks, divided by those of
+    this one, with a bootstrap interval, where all of them converged; for every task but
+    the first.
     """
     rows = [
         "| task | control | repeats | converged | generations | speedup [95 %] | held-out % |",
@@ -280,8 +345,8 @@ def control_table(results: Sequence[dict]) -> str:
             control,
             str(len(tasks)),
             str(sum(task["converged"] for task in tasks)),
-            _mean_text([task["generations"] for task in tasks], 1),
-            _paired_speedup(scratch, repeats, lambda task: task["generations"]),
+            _mean_text(not_none(map(generations_needed, tasks)), 1),
+            _paired_speedup(scratch, repeats, generations_needed),
             _mean_text([100 * task["accuracy_test"] for task in tasks], 2),
         ]
         rows.append(_row(cells))
@@ -307,7 +372,7 @@ def retention_table(results: Sequence[dict]) -> str:
             f"after {place + 1}: {name}",
             *(_mean_text(list(values), 2) for values in percent.T),
             *[""] * (len(names) - place - 1),
-            _mean_text([task["generations"] for task in tasks], digits),
+            _generations_text(tasks, digits),
             _mean_text([task["modules_so_far"] for task in tasks], digits),
         ]
         rows.append(_row(cells))
@@ -335,7 +400,8 @@ def score_table(results: Sequence[dict], levels: Sequence[float] = (0, 15)) -> s
         first: dict[tuple[str, float], int | None] = {}
         for place, task in enumerate(result["tasks"]):
             cells = [str(result["seed"]), f"{place + 1}: {task['name']}"]
-            cells += [f"{task['steps']:,}", f"{task['score']:.1f}"]
+            score = "none" if task["score"] is None else f"{task['score']:.1f}"
+            cells += [f"{task['steps']:,}", score]
             for level in levels:
                 needed = _steps_needed(task, level)
                 earlier = first.get((task["name"], level))
@@ -408,16 +474,20 @@ def _paired_speedup(
         for repeat, task in repeats.items()
         if repeat in scratch
     ]
-    pairs = [pair for pair in pairs if None not in pair]
     return speedup_text(*zip(*pairs), paired=True) if pairs else ""
 
 
-def _generations(tasks: Sequence[dict], level: float | None) -> list[int]:
-    """Generations of the tasks, or of those that reached the level, until they did."""
-    if level is None:
-        return [task["generations"] for task in tasks]
-    reached = [generations_to(task["curve"], level) for task in tasks]
-    return [generation for generation in reached if generation is not None]
+def _generations_text(tasks: Sequence[dict], digits: int) -> str:
+    """Mean generations, and how many repeats converged if not all did."""
+    needed = [generations_needed(task) for task in tasks]
+    text = _mean_text([task["generations"] for task in tasks], digits)
+    if None not in needed:
+        return text
+    return f"{text}, " + (converged_text(needed) if len(tasks) > 1 else "not converged")
+
+
+def not_none(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _steps_needed(task: dict, level: float) -> int | None:

@@ -1,12 +1,17 @@
 """Checkpoints of a run that goes on, in the run's folder until it is finished."""
 
+import json
 import os
+import signal
+import sys
 import time
+import uuid
 
-from common import checkpoint, folders, network
+from common import checkpoint, folders, network, shell
 from common.commandline import UserError
 
 FOLDER = "checkpoints"  # in the folder of a run
+RUN_FILE = "run.json"  # beside it: which run that is
 
 
 class Checkpoints:
@@ -16,15 +21,44 @@ class Checkpoints:
         """
         Args:
           run_folder: folder of the run.
-          seconds: between two checkpoints; the first one is due at once, so that a kill
-            at any moment finds one.
+          seconds: between two checkpoints of a task.
         """
+        self._run_folder = run_folder
         self._folder = os.path.join(run_folder, FOLDER)
         self._seconds = seconds
+        self._is_asked_to_stop = False
+        self.run = _run_of(run_folder)
+
+    def begin_task(self) -> None:
+        """Makes one due at once: what was learned before is safe, and a kill finds one."""
         self._due = time.monotonic()
 
     def are_due(self) -> bool:
-        return time.monotonic() >= self._due
+        return self._is_asked_to_stop or time.monotonic() >= self._due
+
+    def stop_if_asked(self) -> None:
+        """Ends the process once Ctrl-C has asked for it, after a checkpoint was saved.
+
+        Raises:
+          KeyboardInterrupt: with the command that goes on with the run.
+        """
+        if self._is_asked_to_stop:
+            command = shell.python(sys.argv[0], f"--resume={self._run_folder}")
+            raise KeyboardInterrupt(f"interrupted; go on with: {command}")
+
+    def __enter__(self) -> "Checkpoints":
+        """Lets Ctrl-C wait for the end of a generation; a second one does not wait."""
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._ask_to_stop)
+        return self
+
+    def __exit__(self, *_) -> None:
+        if signal.getsignal(signal.SIGINT) == self._ask_to_stop:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _ask_to_stop(self, *_):
+        self._is_asked_to_stop = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def save(self, state: network.State) -> None:
         """Writes one more and removes all but the newest.
@@ -43,8 +77,22 @@ class Checkpoints:
 class NoCheckpoints:
     """Of runs that are not resumed: their finished repeats are in results.jsonl."""
 
+    run = ""
+
+    def __enter__(self) -> "NoCheckpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def begin_task(self) -> None:
+        pass
+
     def are_due(self) -> bool:
         return False
+
+    def stop_if_asked(self) -> None:
+        pass
 
     def discard(self) -> None:
         pass
@@ -61,6 +109,11 @@ def load(run_folder: str) -> network.State:
     """
     folders.occupy(run_folder)
     state = network.load_state(os.path.join(run_folder, FOLDER))
+    if state is not None and state.run != _run_of(run_folder):
+        raise UserError(
+            f"flag --resume={run_folder}: its checkpoints are those of another run, as "
+            f"{RUN_FILE} says; copy its own {FOLDER} folder back"
+        )
     if state is not None:
         return state
     if os.path.exists(os.path.join(run_folder, "results.jsonl")):
@@ -72,3 +125,26 @@ def load(run_folder: str) -> network.State:
         f"flag --resume={run_folder}: holds no checkpoint of a single repeat; start the "
         "run again"
     )
+
+
+def mark(run_folder: str, script: str, flags: dict) -> None:
+    """Writes what a new run is into its folder, with a name that no other run has.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    about = {"run": uuid.uuid4().hex, "script": script, "flags": flags}
+    with open(os.path.join(run_folder, RUN_FILE), "w") as file:
+        json.dump(about, file, indent=1)
+
+
+def _run_of(run_folder):
+    """The name of the run that a folder is of; "" if it is of an earlier version."""
+    path = os.path.join(run_folder, RUN_FILE)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return str(json.load(file)["run"])
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: damaged; copy the folder of the run again") from error

@@ -5,16 +5,20 @@ without one, downloaded once into a cache folder of the user's. Files are never 
 `supervised.formats` reads them.
 """
 
-import fcntl
+import errno
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pooch
 from tqdm import tqdm
 
+from common import disk
+from common.commandline import printable
 from common.require import require
 from supervised import formats
 from supervised.formats import DataError
@@ -204,6 +208,16 @@ def fake(
     return Dataset(train=split(train), test=split(test))
 
 
+def describe(dataset: Dataset) -> str:
+    """What tells a data set from another one: its size and a checksum of both splits."""
+    checksum = hashlib.sha256()
+    for split in (dataset.train, dataset.test):
+        checksum.update(split.images)
+        checksum.update(split.labels)
+    train, test = len(dataset.train.labels), len(dataset.test.labels)
+    return f"{train}+{test} images, sha256 {checksum.hexdigest()[:16]}"
+
+
 # ---- Transformations ----
 
 
@@ -321,11 +335,11 @@ def _note_unofficial(paths: list[Path], digests: list[str], algorithm: str) -> N
         if formats.digest(path, algorithm) != digest
     ]
     if differing:
-        print(
+        note = (
             f"note: {paths[0].parent}: in the official format, but the {algorithm} "
-            f"differs from the official one: {', '.join(differing)}",
-            file=sys.stderr,
+            f"differs from the official one: {', '.join(differing)}"
         )
+        print(printable(note), file=sys.stderr)
 
 
 # ---- The user's cache ----
@@ -372,7 +386,7 @@ def _download(target: Path) -> None:
     # The lock ends with the process that holds it. Its file stays: were it deleted,
     # two processes could hold locks on two files of that name.
     with target.with_name(f"{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        disk.lock(lock)
         if target.exists():
             return
         try:
@@ -390,10 +404,31 @@ def _fetch(url: str, path: Path) -> None:
     with tqdm(total=1, desc=path.stem, unit="B", unit_scale=True, disable=None) as bar:
         fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=formats.CHUNK_BYTES)
         try:
-            fetch(url, str(path), pooch=None)
+            with path.open("wb") as file:
+                fetch(url, _Bounded(file), pooch=None)
         except OSError as error:  # This includes all of the requests package.
             response = getattr(error, "response", None)
             reason = error.strerror or type(error).__name__
             if response is not None:
                 reason = f"HTTP status {response.status_code}"
             raise OSError(f"cannot be downloaded from {url} ({reason})") from error
+
+
+class _Bounded:
+    """A file to write to that takes no more than the largest official file needs.
+
+    A server may send without end, or something compressed that unfolds to that.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._room = formats.MAX_BYTES
+
+    def write(self, content: bytes) -> None:
+        self._room -= len(content)
+        if self._room < 0:
+            raise OSError(errno.EFBIG, "more than the official file")
+        self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()

@@ -6,10 +6,12 @@ import numpy as np
 from tqdm import tqdm
 
 import pathnet
+from common import commandline, shell
 from reports import tables
 from supervised.outcomes import Outcome
 from supervised.tournaments import Generation, Task
 
+KEPT_MARGIN = 0.05  # of accuracy, which a kept network may lack without a word
 PLAIN_LINE_EVERY = 50  # generations, where no terminal shows a progress bar
 
 
@@ -19,15 +21,20 @@ class SingleDisplay:
     leaves_bars = True
     lines_every: int | None = PLAIN_LINE_EVERY
 
-    def __init__(self, folder: str, controls: list[str], total: int | None):
+    def __init__(
+        self, folder: str, controls: list[str], total: int | None, has_events: bool
+    ):
         """
         Args:
           folder: of the run. controls: that each repeat is learned with.
-          total: generations of each task, if that is known; else None.
+          total: generations of each task if they all have as many, None if a task ends
+            when it has converged.
+          has_events: whether there is something to see in TensorBoard.
         """
         self._folder = folder
         self._controls = controls
         self._total = total
+        self._has_events = has_events
         self._results = []
 
     def progress(self, number: int, task: Task, done: int) -> "Bar | Lines":
@@ -42,7 +49,7 @@ class SingleDisplay:
         print(outcome.report(number, fixed_path), flush=True)
 
     def network_saved(self, folder: str) -> None:
-        print(f"Saved: {folder}")
+        print(commandline.printable(f"Saved: {folder}"))
 
     def repeat_ended(
         self,
@@ -61,13 +68,17 @@ class SingleDisplay:
           is_last: whether it is the last repeat of the run.
         """  # fmt: skip
         self._print_retention(outcomes, result)
+        if self._total is None:
+            print(_not_converged(outcomes), end="")
         if len(self._controls) > 1:
             print(f"Seed {result['seed']}, {result['control']}:")
             self._results.append(result)
         if is_last:
             if len(self._controls) > 1:
                 print(f"\n{tables.control_table(self._results)}\n")
-            print(f"Results: {self._folder}\ntensorboard --logdir={self._folder}")
+            print(f"Results: {self._folder}")
+            if self._has_events:
+                print(shell.tensorboard(self._folder))
         print(line, flush=True)
 
     def _print_retention(self, outcomes, result):
@@ -98,6 +109,13 @@ class RepeatsDisplay(SingleDisplay):
 class BatchDisplay:
     """Of a share of a batch: a numbered line a repeat, and nothing else."""
 
+    def __init__(self, total: int | None):
+        """
+        Args:
+          total: as of SingleDisplay.
+        """
+        self._total = total
+
     def progress(self, number: int, task: Task, done: int) -> "Lines":
         return Lines("", None)
 
@@ -115,7 +133,9 @@ class BatchDisplay:
         place: int,
         is_last: bool,
     ) -> None:
-        print(f"{place} Iteration,  {line}", flush=True)
+        if self._total is None:
+            print(_not_converged(outcomes), end="")
+        print(f"{place} Iteration,  {line},Seed:{result['seed']}", flush=True)
 
 
 class Bar:
@@ -147,6 +167,16 @@ class Lines:
         pass
 
 
+def _not_converged(outcomes: list[Outcome]) -> str:
+    """A line that names the tasks that were not learned, or nothing."""
+    tasks = [
+        f"task {number}, {outcome.task.title}, after {outcome.generations} generations"
+        for number, outcome in enumerate(outcomes, 1)
+        if not outcome.converged
+    ]
+    return f"Not converged: {'; '.join(tasks)}\n" if tasks else ""
+
+
 def _state(now):
     geopaths = pathnet.to_geopath(now.population, now.active.shape[1])
     diversity = pathnet.diversity(geopaths)
@@ -169,3 +199,33 @@ def note_crowding(
             f"{grid.N} that a path may use: {', '.join(crowded)}",
             file=sys.stderr,
         )
+
+
+def note_chance(number: int, task: Task, now: Generation, grid: pathnet.Grid) -> None:
+    """Says that a task has not begun to be learned, and what to try."""
+    # An average's outputs, and with them its gradients, shrink as M/N grows.
+    is_average = grid.aggregation == "average"
+    more = ", --aggregation=last_average or a smaller --M" if is_average else ""
+    print(
+        f"note: task {number + 1}, {task.title}: after {now.number} generations fitness "
+        f"is {now.best_fitness:.4f}, no better than guessing; try another --learning_rate"
+        + more,
+        file=sys.stderr,
+    )
+
+
+def note_kept(number: int, outcome: Outcome, writeback: str) -> None:
+    """Says so where the network that is kept is far worse than its winner was."""
+    if outcome.accuracy_train > outcome.last.best_fitness - KEPT_MARGIN:
+        return
+    print(
+        f"note: task {number + 1}, {outcome.task.title}: the winner's training accuracy "
+        f"was {outcome.last.best_fitness:.4f}, but the network that is kept has only "
+        f"{outcome.accuracy_train:.4f}"
+        + (
+            ": --writeback=sum adds the losers' changes to it; try --writeback=merge"
+            if writeback == "sum"
+            else ""
+        ),
+        file=sys.stderr,
+    )

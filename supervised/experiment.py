@@ -21,10 +21,10 @@ import numpy as np
 
 import pathnet
 from common import events, folders, network, results
+from common.batch import Batch
 from common.commandline import UserError
 from reports.paths import count_overlap
-from supervised import display, outcomes, recorder, sizes
-from supervised.checkpoints import Checkpoints, NoCheckpoints
+from supervised import checkpoints, display, outcomes, recorder, sizes
 from supervised.controls import CONTROLS, PathNet
 from supervised.generation import TrainablePathNet
 from supervised.outcomes import Outcome
@@ -32,28 +32,39 @@ from supervised.settings import Settings
 from supervised.streams import TOURNAMENT, random_stream
 from supervised.tournaments import Generation, Task, Tournament, Trainer
 
+CHANCE_GENERATIONS = 300  # so many at chance in sequence, and the user is told
+CHANCE_MARGIN = 0.05  # of fitness above the share of the most frequent class
+
 
 class Experiment:
     """One call of a script: the grid, built once, and the folder of the run.
 
     Attributes:
-      settings: of the script. folder: of the run; None for a batch's share.
+      settings: of the script. data: what is learned from, by name of the data set.
+      folder: of the run; None for a batch's share.
     """
 
-    def __init__(self, settings: Settings, inputs: int, classes: int, images: int):
+    def __init__(
+        self, settings: Settings, inputs: int, classes: int, images: int, data: dict
+    ):
         """Builds the grid.
 
         Args:
           settings: of the script.
           inputs: pixels of an image. classes: of each task.
           images: size of the smallest training set.
+          data: what `datasets.describe` says of each data set, by name. It is recorded:
+            results of other data are results of another setting.
 
         Raises:
           UserError: a task has fewer images than a generation needs, the grid or the
             population does not fit into memory, or the network not into the grid.
-          OSError: the folder of the run cannot be made.
+            Or the results file is damaged.
+          OSError: the folder of the run cannot be made, or its results cannot be written.
         """
         self.settings = settings
+        self.data = data
+        self._check_data()
         grid = pathnet.Grid(
             **settings.grid, inputs=inputs, classes=classes, tasks=len(settings.tasks)
         )
@@ -71,22 +82,27 @@ class Experiment:
             (control,) = settings.controls
             self._restore(self.net_of(CONTROLS[control]))
         self.folder = None if settings.results_file else self._make_folder()
+        results.check_appendable(self._results_file())
         self.display = self._choose_display()
 
     def repeats(self) -> "Iterator[Repeat]":
-        """Yields a Repeat for each seed, under each control; a batch's missing ones."""
-        settings, done = self.settings, set()
+        """Yields a Repeat for each seed, under each control; of a batch this share."""
+        settings = self.settings
+        seeds = range(settings.seed, settings.seed + settings.runs)
+        wanted = ((seed, name) for seed in seeds for name in settings.controls)
         if settings.results_file is not None:
-            done = results.batch(
+            shared = Batch(
                 settings.results_file,
                 settings.script,
                 settings.flags,
                 settings.may_differ,
+                self.data,
             )
-        for seed in range(settings.seed, settings.seed + settings.runs):
-            for name in settings.controls:
-                if (seed, name) not in done:
-                    yield Repeat(self, seed, CONTROLS[name])
+            wanted = shared.claim(wanted)
+        for seed, name in wanted:
+            repeat = Repeat(self, seed, CONTROLS[name])
+            with repeat.checkpoints:
+                yield repeat
 
     def net_of(self, control: PathNet) -> TrainablePathNet:
         """The grid that is learned on under a control."""
@@ -111,27 +127,31 @@ class Experiment:
         net = self.net_of(CONTROLS[control])
         return recorder.Recorder(folder, net, settings.test_every, settings.flags)
 
-    def checkpoints(self) -> Checkpoints:
+    def checkpoints(self) -> checkpoints.Checkpoints:
         """Those of this run: only a single repeat is resumed."""
         settings = self.settings
         if self.folder and settings.runs == len(settings.controls) == 1:
-            return Checkpoints(self.folder, settings.checkpoint_seconds)
-        return NoCheckpoints()
+            return checkpoints.Checkpoints(self.folder, settings.checkpoint_seconds)
+        return checkpoints.NoCheckpoints()
 
     def append(self, result: dict) -> int:
         """Appends a repeat to the results; returns its place in them, from 1 on.
 
         A run that was killed after its line had been written has it already.
         """
-        settings = self.settings
-        file = settings.results_file or os.path.join(self.folder, "results.jsonl")
+        settings, file = self.settings, self._results_file()
         if settings.resume:
             held = results.batch(
-                file, settings.script, settings.flags, settings.may_differ
+                file, settings.script, settings.flags, settings.may_differ, self.data
             )
             if held:
                 return len(held)
         return results.append(file, result)
+
+    def _results_file(self):
+        """Where its repeats go."""
+        file = self.settings.results_file
+        return file or os.path.join(self.folder, "results.jsonl")
 
     def _make_folder(self):
         settings = self.settings
@@ -141,16 +161,27 @@ class Experiment:
         label = f"{settings.script}__{'_'.join(settings.tasks)}__seed{settings.seed}"
         folder = folders.new(settings.log_dir, f"{label}__{now}")
         folders.occupy(folder)
+        checkpoints.mark(folder, settings.script, settings.flags)
         return folder
+
+    def _check_data(self):
+        """Raises UserError where a network was learned from other data than these."""
+        loaded, folder = self.settings.network, self.settings.loaded_from
+        for name, description in self.data.items():
+            if loaded.data.get(name, description) != description:
+                raise UserError(
+                    f"{folder}: was learned from other data, {name} {loaded.data[name]}, "
+                    f"than these, {description}; name theirs in --data_dir"
+                )
 
     def _choose_display(self):
         settings = self.settings
-        if settings.results_file is not None:
-            return display.BatchDisplay()
         # Only without a stop_accuracy within reach is it known where the end is.
         total = settings.max_steps if settings.stop_accuracy == 1 else None
+        if settings.results_file is not None:
+            return display.BatchDisplay(total)
         kind = display.SingleDisplay if settings.runs == 1 else display.RepeatsDisplay
-        return kind(self.folder, settings.controls, total)
+        return kind(self.folder, settings.controls, total, settings.records)
 
     def _restore(self, net):
         """Gives a grid the parameters of the loaded network."""
@@ -181,7 +212,7 @@ class Repeat:
 
     Attributes:
       seed: of all that is drawn. control: name of the control.
-      outcomes: of the tasks so far.
+      outcomes: of the tasks so far. checkpoints: of the repeat, while it goes on.
     """
 
     def __init__(self, experiment: Experiment, seed: int, control: PathNet):
@@ -196,7 +227,7 @@ class Repeat:
         grid = self._net.grid
         self._fixed_path = np.zeros([grid.L, grid.M], np.float32)
         self._is_over = False  # whether the last task has ended and is not frozen yet
-        self._checkpoints = experiment.checkpoints()
+        self.checkpoints = experiment.checkpoints()
         self._recorder = experiment.recorder_of(seed, control.name)
 
     def tournaments(self, task: Task) -> Iterator[Tournament]:
@@ -211,6 +242,7 @@ class Repeat:
         Raises:
           RuntimeError: one of these three was left out, or the task before this one was
             not frozen.
+          UserError: training diverged.
           OSError: the events or a checkpoint cannot be written.
         """
         if self._is_over:
@@ -220,18 +252,23 @@ class Repeat:
             self._recall(task)
             return
         display.note_crowding(number, task, self._net.grid, fixed_path)
-        learning = self._begin(number)
+        learning = self._begin(number, task)
         progress = self._experiment.display.progress(number, task, learning.generation)
         self._recorder.begin(learning.generation)
+        self.checkpoints.begin_task()
         try:
             while not learning.ended:
-                if self._checkpoints.are_due():
+                if self.checkpoints.are_due():
                     self._save_checkpoint(learning)
+                    self.checkpoints.stop_if_asked()
                 tournament = self._tournament(task, number, learning)
                 yield tournament
                 now = tournament.generation()
+                self._check_is_finite(task, now.number, now.loss)
                 learning.add(now, self._settings)
                 progress.show(now, learning.ended)
+                if learning.generations_at_chance == CHANCE_GENERATIONS:
+                    display.note_chance(number, task, now, self._net.grid)
                 if learning.is_logged:
                     self._recorder.add(number, task, now, fixed_path, learning.ended)
         finally:
@@ -269,23 +306,25 @@ class Repeat:
             self._save(result)
             experiment.display.network_saved(self._settings.save_dir)
         self._recorder.close(self.outcomes, result)
-        self._checkpoints.discard()
+        self.checkpoints.discard()
         is_last = experiment.is_last(self.seed, self.control)
         experiment.display.repeat_ended(self.outcomes, result, line, place, is_last)
 
-    def _begin(self, number):
+    def _begin(self, number, task):
         """What a task starts from, or what an interrupted run had come to in it."""
         state = self._settings.network
         if isinstance(state, network.State) and number == len(state.tasks):
             return Learning(
-                state.population, state.generation, state.curve, state.seconds
+                task, state.population, state.generation, state.curve, state.seconds
             )
         paths = [outcome.last.path for outcome in self.outcomes]
         started = time.monotonic()
         population = self._control.population(
             self._net, self.seed, self._fixed_path, paths, self._settings.candi
         )
-        return Learning(population, seconds=time.monotonic() - started)
+        if number == 0 and self.control == "pathnet" and len(self._settings.tasks) > 1:
+            self._net.compile_ahead()
+        return Learning(task, population, seconds=time.monotonic() - started)
 
     def _tournament(self, task, number, learning):
         """The next tournament of a task."""
@@ -308,22 +347,49 @@ class Repeat:
             pathnet.mutation_rule(settings.mutation, grid.L, grid.N),
         )
 
+    def _check_is_finite(self, task, generation, *values):
+        """Ends the run where numbers overflow: nothing can be learned from there on.
+
+        Raises:
+          UserError: one of the values, arrays, is not finite.
+        """
+        if all(np.isfinite(array).all() for array in values):
+            return
+        rate = self._settings.training.learning_rate
+        is_average = self._net.grid.aggregation == "average"
+        raise UserError(
+            f"seed {self.seed}, {task.title}: training diverged in generation "
+            f"{generation}, its loss is not finite; nothing of it is kept: choose a "
+            f"--learning_rate below {rate:g}"
+            + ("" if is_average else " or --aggregation=average")
+        )
+
     def _end(self, task, number, learning):
         """Measures what was learned, and what is left of the tasks before."""
-        last, test = learning.last, task.test
-        accuracy = self._net.accuracy(last.active, test.images, test.labels, number)
-        converged = last.best_fitness >= self._settings.stop_accuracy
+        parameters = self._net.parameters().values()
+        self._check_is_finite(task, learning.generation, *parameters)
+        last, train, test = learning.last, task.train, task.test
+        seen = train.images.take(last.batches, 0), train.labels[last.batches]
         outcome = Outcome(
-            task, last, converged, accuracy, learning.seconds(), learning.curve
+            task=task,
+            last=last,
+            converged=last.best_fitness >= self._settings.stop_accuracy,
+            accuracy_train=self._net.accuracy(last.active, *seen, number),
+            accuracy_test=self._net.accuracy(
+                last.active, test.images, test.labels, number
+            ),
+            seconds=learning.seconds(),
+            curve=learning.curve,
         )
         earlier = [
             self._net.accuracy(o.last.active, o.task.test.images, o.task.test.labels, k)
             for k, o in enumerate(self.outcomes)
         ]
-        self._retention.append([*earlier, accuracy])
+        self._retention.append([*earlier, outcome.accuracy_test])
         self.outcomes.append(outcome)
         self._is_over = True
         self._experiment.display.task_ended(number, outcome, self._fixed_path)
+        display.note_kept(number, outcome, self._settings.training.writeback)
 
     def _recall(self, task):
         """Takes up what the loaded network has of a task that it has learned."""
@@ -340,7 +406,7 @@ class Repeat:
         """Writes a checkpoint of a task that goes on."""
         self._recorder.flush()
         entries = [outcome.entry() for outcome in self.outcomes]
-        self._checkpoints.save(
+        self.checkpoints.save(
             network.State(
                 **self._learned(entries),
                 names=self._settings.tasks,
@@ -348,15 +414,20 @@ class Repeat:
                 seconds=learning.seconds(),
                 curve=learning.curve,
                 population=learning.population,
+                run=self.checkpoints.run,
             )
         )
 
     def _save(self, result):
-        """Stores the finished network in --save_dir."""
-        network.write_network(
-            self._settings.save_dir,
-            network.Network(**self._learned(result["tasks"])),
-        )
+        """Stores the finished network in --save_dir.
+
+        A run that was killed after that has done it already: the settings have been
+        compared as they were read.
+        """
+        settings = self._settings
+        if settings.resume is None or not os.path.lexists(settings.save_dir):
+            learned = network.Network(**self._learned(result["tasks"]))
+            network.write_network(settings.save_dir, learned)
 
     def _learned(self, entries):
         """Arguments of `network.Network`, with these entries of results.jsonl."""
@@ -369,6 +440,7 @@ class Repeat:
         return {
             "script": self._settings.script,
             "flags": self._settings.flags,
+            "data": self._settings.network.data | self._experiment.data,
             "tasks": tasks,
             "active": np.reshape(active, (-1, grid.L, grid.M)),
             "fixed_path": self._fixed_path,
@@ -391,6 +463,7 @@ class Repeat:
             "seed": self.seed,
             "control": self.control,
             "flags": self._settings.flags,
+            "data": self._experiment.data,
             "versions": events.versions(),
             "tasks": tasks,
             "overlap": self.overlap(),
@@ -408,15 +481,20 @@ class Learning:
       curve: {"generation": [...], "fitness": [...]}, of the winners.
       last: its last Generation. ended: whether the task is over.
       is_logged: whether the last generation is a point of the curves.
+      generations_at_chance: how many of the last ones, in sequence, were no better than
+        guessing.
     """
 
-    def __init__(self, population, generation=0, curve=None, seconds=0.0):
+    def __init__(self, task, population, generation=0, curve=None, seconds=0.0):
         self.population = population
         self.generation = generation
         self.curve = curve or {"generation": [], "fitness": []}
         self.last: Generation | None = None
         self.ended = False
         self.is_logged = False
+        self.generations_at_chance = 0
+        labels = np.bincount(task.train.labels)
+        self._chance = labels.max() / labels.sum()
         self._started = time.monotonic() - seconds
 
     def add(self, now: Generation, settings: Settings) -> None:
@@ -425,6 +503,10 @@ class Learning:
         converged = now.best_fitness >= settings.stop_accuracy
         self.ended = converged or now.number == settings.max_steps
         self.is_logged = events.is_logged(now.number) or self.ended
+        if now.best_fitness < self._chance + CHANCE_MARGIN:
+            self.generations_at_chance += 1
+        else:
+            self.generations_at_chance = 0
         if self.is_logged:
             self.curve["generation"].append(now.number)
             self.curve["fitness"].append(now.best_fitness)

@@ -26,6 +26,7 @@ products c times as thick. (The 1 is the input of the bias.)
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -222,6 +223,7 @@ class TrainablePathNet(pathnet.PathNet):
           alone: whether `train` takes a single candidate as well as B.
         """
         self.training = training
+        self._is_compiled_ahead = False
         self._sizes = {training.B, 1} if alone else {training.B}
         super().__init__(grid, training.optimizer)
         feeds = [self.geopath, self.images, self.labels, self.task, self.fixed_path]
@@ -255,6 +257,30 @@ class TrainablePathNet(pathnet.PathNet):
             geopaths, images, labels, task, fixed_path
         )
         return correct / len(labels), loss
+
+    def compile_ahead(self) -> None:
+        """Compiles what `train` runs once a path is frozen, beside what goes on.
+
+        XLA compiles for shapes, and frozen modules change these. A generation that
+        writes nothing back does it, in a thread, while the first task is learned. Has an
+        effect once only; the parameters must be initialized.
+        """
+        if self._is_compiled_ahead:
+            return
+        self._is_compiled_ahead = True
+        grid, training = self.grid, self.training
+        fixed_path = np.zeros([grid.L, grid.M], np.float32)
+        fixed_path[:, : grid.N] = 1
+        images = np.zeros([training.T * training.batch_num, grid.inputs], np.uint8)
+        feed = {
+            self.geopath: np.zeros([training.B, grid.L, grid.M], np.float32),
+            self.fixed_path: fixed_path,
+            self.images: images,
+            self.labels: np.zeros(len(images), np.int32),
+            self.task: 0,
+        }
+        correct, *_ = self._generations[training.B]
+        threading.Thread(target=self.session.run, args=(correct, feed)).start()
 
     def _build(self):
         super()._build()

@@ -16,6 +16,9 @@ class Outcome:
       task: the Task.
       last: its last Generation; the winner's path is the best path of the task.
       converged: whether that winner reached stop_accuracy.
+      accuracy_train: of that path, with the parameters that are kept, on the last
+        mini-batches; None in networks saved before this was measured. Fitness is the
+        accuracy while they were being learned, before what the writeback does.
       accuracy_test: of that path on held-out images, when the task ended.
       seconds: wall-clock time of its generations.
       curve: {"generation": [...], "fitness": [...]}, the winners'.
@@ -24,6 +27,7 @@ class Outcome:
     task: Task
     last: Generation
     converged: bool
+    accuracy_train: float | None
     accuracy_test: float
     seconds: float
     curve: dict
@@ -44,6 +48,7 @@ class Outcome:
             "generations": self.generations,
             "converged": self.converged,
             "fitness": self.last.best_fitness,
+            "accuracy_train": self.accuracy_train,
             "accuracy_test": self.accuracy_test,
             "path": self.last.path.tolist(),
             "seconds": round(self.seconds, 3),
@@ -77,11 +82,13 @@ def from_network(task: Task, entry: dict, active: np.ndarray) -> Outcome:
         fitness=np.array([entry["fitness"]]),
         loss=np.array([np.nan]),
         winner=0,
+        batches=np.zeros(0, int),
     )
     return Outcome(
         task,
         last,
         entry["converged"],
+        entry.get("accuracy_train"),
         entry["accuracy_test"],
         entry["seconds"],
         entry["curve"],

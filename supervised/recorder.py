@@ -129,6 +129,7 @@ class Recorder:
             [outcome.geopath for outcome in outcomes],
             [outcome.task.title for outcome in outcomes],
             self._net.grid.kinds(),
+            [outcome.last.active for outcome in outcomes],
         )
         animate_evolution(os.path.join(self._folder, "evolution.gif"), self._snapshots)
         if len(outcomes) > 2:

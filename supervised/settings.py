@@ -5,7 +5,9 @@ No other file of this folder reads a flag. A script calls `define_..._flags` bef
 """
 
 import dataclasses
+import os
 import re
+import sys
 
 from absl import flags
 
@@ -16,6 +18,12 @@ from supervised import checkpoints, generation
 from supervised.controls import CONTROLS
 
 FLAGS = flags.FLAGS
+
+# Flags that name a file or folder in which a later process looks for something.
+DATA_DIRS = ("data_dir", "cifar_data_dir", "svhn_data_dir")
+PATHS = (*DATA_DIRS, "save_dir", "load_dir")
+# Flags that may be given again, with other values, when a run is resumed.
+CHANGED_BY_RESUME = (*DATA_DIRS, "save_dir", "checkpoint_seconds")
 
 CIFAR_SVHN_TITLES = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
 
@@ -39,7 +47,8 @@ class Settings:
       seed: of the first repeat; the next has the next. runs: number of seeds.
       controls: names of the controls, each of which every seed is learned with.
       noise: one of `datasets.NOISES`, or None where the script adds none.
-      fake_data: whether data are generated. data_dir: folder of the data, or None.
+      fake_data: whether data are generated.
+      data_dirs: folder of each data set, by name, or None.
       log_dir: folder in which the run makes its own.
       records: whether a repeat leaves events and pictures.
       test_every: generations between two points of the held-out curve.
@@ -68,7 +77,7 @@ class Settings:
     controls: list
     noise: str | None
     fake_data: bool
-    data_dir: str | None
+    data_dirs: dict
     log_dir: str
     records: bool
     test_every: int
@@ -136,7 +145,8 @@ def define_binary_mnist_flags() -> None:
 def read_binary_mnist() -> Settings:
     """The settings of binary_mnist_pathnet.py; raises what `_read` does."""
     pairs = [f"{FLAGS.a1}v{FLAGS.a2}", f"{FLAGS.b1}v{FLAGS.b2}"]
-    return _read("binary_mnist", is_pair, FLAGS.tasks or pairs)
+    more = FLAGS.tasks or pairs
+    return _read("binary_mnist", is_pair, more, lambda: {"mnist": FLAGS.data_dir})
 
 
 # --------------------------------------------------------------------------------------
@@ -161,6 +171,13 @@ def define_cifar_svhn_flags() -> None:
         lambda v: v is None or (v and set(v) <= CIFAR_SVHN_TITLES.keys()),
         f"must be a list of {' and '.join(CIFAR_SVHN_TITLES)}",
     )
+    with commandline.flag_group("Data of one task each", PLACE):
+        flags.DEFINE_string(
+            "cifar_data_dir", None, "Folder of CIFAR-10, if it is not --data_dir."
+        )
+        flags.DEFINE_string(
+            "svhn_data_dir", None, "Folder of SVHN, if it is not --data_dir."
+        )
     # The published settings, [0, 1] and 0.2, leave SVHN at chance: see docs/results.md.
     _define_flags(
         M=20,
@@ -176,7 +193,16 @@ def define_cifar_svhn_flags() -> None:
 def read_cifar_svhn() -> Settings:
     """The settings of cifar_svhn_pathnet.py; raises what `_read` does."""
     order = ["cifar10", "svhn"] if FLAGS.cifar_first else ["svhn", "cifar10"]
-    return _read("cifar_svhn", CIFAR_SVHN_TITLES.__contains__, FLAGS.tasks or order)
+    is_task = CIFAR_SVHN_TITLES.__contains__
+    return _read("cifar_svhn", is_task, FLAGS.tasks or order, _cifar_svhn_dirs)
+
+
+def _cifar_svhn_dirs():
+    """The folders of both data sets; once the flags are those of a resumed run, if any."""
+    return {
+        "cifar10": FLAGS.cifar_data_dir or FLAGS.data_dir,
+        "svhn": FLAGS.svhn_data_dir or FLAGS.data_dir,
+    }
 
 
 # --------------------------------------------------------------------------------------
@@ -194,6 +220,8 @@ def _define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_ac
     _define_data_flags()
     _define_keeping_flags()
     _define_recording_flags()
+    # A flag of the original that had no effect there. It is in no group: --help has none.
+    flags.DEFINE_float("dropout", None, "Has no effect.")
     _validate_together()
 
 
@@ -437,24 +465,31 @@ def _validate_together():
 # --------------------------------------------------------------------------------------
 
 
-def _read(script, is_task, more):
+def _read(script, is_task, more, data_dirs):
     """The Settings of a script.
 
     Args:
       script: its name. is_task: whether a name is that of one of its tasks.
       more: names of the tasks that flags name.
+      data_dirs: returns the folder of each data set by name, or None for its default.
 
     Raises:
       UserError: the network to go on with is not there, is damaged, or was made by
         another script or with other flags; --save_dir exists.
       OSError: a file cannot be read.
     """
+    if FLAGS.dropout is not None:
+        print(
+            "note: --dropout has no effect, here as in the original: no layer drops units",
+            file=sys.stderr,
+        )
     loaded = _load_network(script, is_task)
-    if FLAGS.save_dir is not None:
-        checkpoint.refuse_existing(FLAGS.save_dir)
     learned = [task["name"] for task in loaded.tasks]
+    _check_tasks_are_named(learned)
     is_resumed = FLAGS.resume is not None
     recorded = _recorded_flags()
+    if FLAGS.save_dir is not None:
+        _check_save_dir(loaded, recorded)
     return Settings(
         script=script,
         tasks=list(loaded.names) if is_resumed else [*learned, *more],
@@ -482,7 +517,7 @@ def _read(script, is_task, more):
         controls=FLAGS.control,
         noise=recorded.get("noise"),
         fake_data=FLAGS.fake_data,
-        data_dir=FLAGS.data_dir,
+        data_dirs=data_dirs(),
         log_dir=FLAGS.log_dir,
         records=FLAGS.record == "all",
         test_every=FLAGS.test_every,
@@ -507,10 +542,40 @@ def _training():
     )
 
 
+def _check_tasks_are_named(learned):
+    """Raises UserError if a network is loaded and nothing says what to learn on it."""
+    names = [name for name in commandline.flag_names(TASKS) if name != "load_dir"]
+    if FLAGS.load_dir and not any(FLAGS[name].present for name in names):
+        raise UserError(
+            f"flag --load_dir={FLAGS.load_dir}: has learned {', '.join(learned)}; name "
+            "what to learn on top of that in --tasks"
+        )
+
+
 def _recorded_flags():
-    """All flags by name, the same in every process that goes on with a run."""
+    """All flags by name, the same in every process that goes on with a run.
+
+    Such a process may stand in another folder, so that paths are absolute.
+    """
     values = commandline.flag_values()
+    for name in PATHS:
+        if values.get(name) is not None:
+            values[name] = os.path.abspath(values[name])
     return {name: value for name, value in values.items() if name != "resume"}
+
+
+def _check_save_dir(loaded, recorded):
+    """Raises UserError if --save_dir exists, unless it is what the resumed run has saved."""
+    folder = FLAGS.save_dir
+    if FLAGS.resume is not None and os.path.lexists(folder):
+        saved = network.read_network(folder)
+        compared = commandline.flag_names(NETWORK, LEARNING, TASKS, REPEAT)
+        is_same = saved.script == loaded.script and all(
+            saved.flags.get(name) == recorded[name] for name in compared
+        )
+        if is_same and [task["name"] for task in saved.tasks] == loaded.names:
+            return
+    checkpoint.check_writable(folder)
 
 
 def _load_network(script, is_task):
@@ -546,18 +611,24 @@ def _take_flags(values):
     Raises:
       UserError: another value was given explicitly, or they are of another version.
     """
-    if values.keys() != _recorded_flags().keys():
+    if not values.keys() <= _recorded_flags().keys():
         raise UserError(
             f"flag --resume={FLAGS.resume}: made by another version; start the run again"
         )
+    given = _recorded_flags()
     for name, value in values.items():
-        if FLAGS[name].present and FLAGS[name].value != value:
+        is_other = FLAGS[name].present and given[name] != value
+        if is_other and name not in CHANGED_BY_RESUME:
             raise UserError(
                 f"flag --{name}={FLAGS[name].value}: the run in {FLAGS.resume} has "
                 f"{value}; leave it out"
             )
-    for name, value in values.items():
-        FLAGS[name].value = value
+    try:
+        for name, value in values.items():
+            if not FLAGS[name].present:
+                FLAGS[name].value = commandline.parsed(name, value)
+    except ValueError as error:
+        raise UserError(f"flag --resume={FLAGS.resume}: {error}") from error
     FLAGS.validate_all_flags()
 
 

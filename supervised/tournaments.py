@@ -1,6 +1,7 @@
 """One tournament: B candidates are drawn, trained and compared (section 2.2)."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,19 @@ class Task:
     test: datasets.Split
 
 
+class Trained(NamedTuple):
+    """What came of training B candidates.
+
+    Attributes:
+      fitness: float [B], mean training accuracy. loss: float [B], mean cross-entropy.
+      batches: int [B, images], which training images each of them was trained on.
+    """
+
+    fitness: np.ndarray
+    loss: np.ndarray
+    batches: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Generation:
     """What came of one tournament.
@@ -35,6 +49,7 @@ class Generation:
       active: binary [L, M], the winner's modules and the frozen ones that are active.
       fitness: float [B], mean training accuracy. loss: float [B], mean cross-entropy.
       winner: index into both.
+      batches: int [images], which training images the winner was trained on.
     """
 
     number: int
@@ -44,6 +59,7 @@ class Generation:
     fitness: np.ndarray
     loss: np.ndarray
     winner: int
+    batches: np.ndarray
 
     @property
     def best_fitness(self) -> float:
@@ -69,24 +85,24 @@ class Trainer:
     images: int
     fair: bool
 
-    def train(self, rng: np.random.Generator, geopaths: np.ndarray) -> tuple:
-        """Trains candidates, binary [B, L, M]: returns (fitness, loss), float [B] each."""
+    def train(self, rng: np.random.Generator, geopaths: np.ndarray) -> Trained:
+        """Trains candidates, binary [B, L, M]."""
         if self.fair:
             return self._train_alike(rng, geopaths)
         each = [self._train_alike(rng, geopath[None]) for geopath in geopaths]
-        fitness, loss = zip(*each)
-        return np.concatenate(fitness), np.concatenate(loss)
+        return Trained(*map(np.concatenate, zip(*each)))
 
     def _train_alike(self, rng, geopaths):
         split = self.task.train
         batches = rng.choice(len(split.labels), self.images, replace=False)
-        return self.net.train(
+        fitness, loss = self.net.train(
             geopaths,
             split.images.take(batches, 0),
             split.labels[batches],
             self.number,
             self.fixed_path,
         )
+        return Trained(fitness, loss, np.tile(batches, (len(geopaths), 1)))
 
 
 class Tournament:
@@ -135,8 +151,8 @@ class Tournament:
         """
         self._expect("train", "overwrite_losers")
         self._geopaths = pathnet.to_geopath(paths, self._trainer.net.grid.M)
-        self._fitness, self._loss = self._trainer.train(self._rng, self._geopaths)
-        return self._fitness
+        self._trained = self._trainer.train(self._rng, self._geopaths)
+        return self._trained.fitness
 
     def overwrite_losers(self, fitness: np.ndarray) -> None:
         """Overwrites all drawn paths but the fittest with mutated copies of it.
@@ -162,9 +178,10 @@ class Tournament:
             population=self._population,
             path=self._paths[winner],
             active=trainer.net.grid.active(self._geopaths[winner], trainer.fixed_path),
-            fitness=self._fitness,
-            loss=self._loss,
+            fitness=self._trained.fitness,
+            loss=self._trained.loss,
             winner=winner,
+            batches=self._trained.batches[winner],
         )
 
     def _expect(self, step, following):

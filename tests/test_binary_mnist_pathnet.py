@@ -187,7 +187,8 @@ def test_default_run_prints_its_story(default_run):
             assert 0 < diversity < 1
         report = (
             f"{title.capitalize()}: {count} generations, training accuracy "
-            f"{task['fitness']:.4f}, held-out accuracy {task['accuracy_test']:.4f}"
+            f"{task['fitness']:.4f} (as kept {task['accuracy_train']:.4f}), "
+            f"held-out accuracy {task['accuracy_test']:.4f}"
         )
         start = lines.index(report) + 1
         drawn, best = marks(lines[start : start + 3]), to_grid(task["path"])
@@ -196,7 +197,8 @@ def test_default_run_prints_its_story(default_run):
         fixed |= best
     assert "\r" not in finished.stdout
     relative = folder.relative_to(folder.parent.parent)
-    assert lines[-3:-1] == [f"Results: {relative}", f"tensorboard --logdir={relative}"]
+    assert lines[-3] == f"Results: {relative}"
+    assert lines[-2].endswith(f"tensorboard --logdir={relative}")
 
 
 def test_default_run_leaves_its_files(default_run):
@@ -613,6 +615,7 @@ def saved(scripts, tmp_path_factory):
     ("flags", "named"),
     [
         (["--M=11", "--seed=5", "--load_dir"], "add --M=10 --seed=0"),
+        (["--load_dir"], "has learned 1v3; name what to learn on top"),
         (["--save_dir"], "not overwritten"),
         (["--runs=2", "--load_dir"], "leave out --runs"),
         (["--control=scratch", "--load_dir"], "leave out"),

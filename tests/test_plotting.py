@@ -6,13 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags as absl_flags
+from fuzzing import FUZZ_CASES, assert_is_one_line, nonsensical
 from PIL import Image
 
 import plotting
 from common import commandline
 from common import results as results_files
+from common.commandline import UserError
 
 PONG = Path(plotting.__file__).parent / "figures" / "pong_scores.jsonl"
 
@@ -102,6 +105,18 @@ def test_the_table_of_games_counts_steps_to_the_levels_asked_for(tmp_path):
     assert "flag --score_levels=['high']: separate numbers by commas" in done.stderr
 
 
+def test_a_game_in_which_no_episode_ended_has_no_score(tmp_path):
+    """And spoils neither the table nor the pictures of the other files."""
+    pong = results_files.read([PONG])
+    curve = {"steps": [], "return": [], "episodes": []}
+    quiet = {"name": "pong", "generations": 0, "steps": 64, "score": None}
+    found = [*pong, pong[0] | {"seed": 9, "tasks": [quiet | {"curve": curve}]}]
+    done = command(tmp_path, found, "--scores=scores.png")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "| 9 | 1: pong | 64 | none | never |" in done.stdout
+    assert (tmp_path / "scores.png").exists()
+
+
 def test_games_have_a_table_of_controls(tmp_path):
     pong = results_files.read([PONG])
     scratch = [result | {"control": "scratch"} for result in pong]
@@ -111,12 +126,18 @@ def test_games_have_a_table_of_controls(tmp_path):
     assert "1.00 [1.00, 1.00]" in done.stdout
 
 
+def without(result, name):
+    """The result, and its tasks, without one of their fields."""
+    tasks = [{k: v for k, v in task.items() if k != name} for task in result["tasks"]]
+    return {k: v for k, v in result.items() if k != name} | {"tasks": tasks}
+
+
 def without_curves(result):
-    return result | learned("1v3", generations=9, fitness=1, accuracy_test=1)
+    return without(result, "curve")
 
 
 def without_retention(result):
-    return {name: value for name, value in result.items() if name != "retention"}
+    return without(result, "retention")
 
 
 def of_other_tasks(result):
@@ -139,6 +160,60 @@ def test_results_that_do_not_fit_a_flag_are_one_line(tmp_path, option, change, r
     assert re.search(f"flag {flag}: .*{reason}", done.stderr)
     assert done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["converged", "seed"])
+def test_results_that_make_no_table_of_controls_are_one_line(tmp_path, name):
+    found = [without(recorded_as(c, 50), name) for c in ("pathnet", "scratch")]
+    done = command(tmp_path, found)
+    assert done.returncode == 2
+    told = f"plotting.py: no table of controls fits these results, as they have no '{name}'"
+    assert done.stderr.startswith(told) and done.stderr.count("\n") == 1
+
+
+def test_flags_that_hold_commands_to_the_terminal_are_shown_as_text(tmp_path):
+    found = [recorded_as("pathnet", 50) for _ in range(2)]
+    found[0]["flags"] |= {"noise": "\x1b[2J", "\x1b]0;title\x07": "\x9b"}
+    done = command(tmp_path, found, "--usage=usage.png")
+    assert done.returncode == 0, done.stderr
+    assert "noise=\\x1b[2J" in done.stdout
+    assert all(line.isprintable() for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    "backend", ["module://matplotlib_inline.backend_inline", "qtagg", "nonsense", ""]
+)
+def test_pictures_are_drawn_whatever_backend_the_shell_names(
+    tmp_path, monkeypatch, backend
+):
+    monkeypatch.setenv("MPLBACKEND", backend)
+    done = command(tmp_path, [recorded_as("pathnet", 50)], "--curves=curves.png")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nonsensical_results_are_refused_or_tabulated(tmp_path, monkeypatch, capsys):
+    """Some are drawn, too; PATHNET_FUZZ_CASES sets how many there are."""
+    file, refused = tmp_path / "results.jsonl", 0
+    monkeypatch.chdir(tmp_path)
+    whole = [recorded_as("pathnet", 50), recorded_as("scratch", 60)]
+    games = results_files.read([PONG])[:1]
+    for task in games[0]["tasks"]:
+        task["curve"] = {name: column[:9] for name, column in task["curve"].items()}
+    pictures = list(plotting.PICTURES)
+    for seed in range(FUZZ_CASES):
+        rng = np.random.default_rng(seed)
+        first, *rest = games if seed % 3 == 0 else whole
+        lines = map(json.dumps, [nonsensical(first, rng), *rest])
+        file.write_text("\n".join(lines))
+        picture = {pictures[seed % len(pictures)]: "a.png"} if seed % 20 == 0 else {}
+        try:
+            plotting.show([str(file)], plotting.Options(0.5, (0.0, 15.0), picture))
+        except UserError as error:
+            refused += 1
+            assert_is_one_line(error, file if "results.jsonl" in str(error) else "")
+    output = capsys.readouterr().out
+    assert all(line.isprintable() for line in output.splitlines())
+    assert FUZZ_CASES > refused > FUZZ_CASES / 4
 
 
 def define_flags_of_each_kind():

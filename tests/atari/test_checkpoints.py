@@ -267,7 +267,7 @@ def refusal(saved, run):
     return str(refused.value)
 
 
-@pytest.mark.parametrize("name", set(FLAGS) - set(checkpoints.MAY_CHANGE))
+@pytest.mark.parametrize("name", sorted(set(FLAGS) - set(checkpoints.MAY_CHANGE)))
 def test_every_flag_that_decides_what_is_learned_must_agree(name):
     """But those of the population and the grid, which are compared as they are."""
     run = about(flags=FLAGS | {name: 77})

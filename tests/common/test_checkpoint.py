@@ -52,6 +52,18 @@ def test_nothing_is_overwritten(saved, arrays):
     assert before == {path: path.read_bytes() for path in saved.iterdir()}
 
 
+def test_a_place_where_nothing_can_be_made_is_refused_before(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "deep/new", "empty"):
+        checkpoint.check_writable(tmp_path / name)
+    for name in ("file", "file/new", "file/deep/new"):
+        with pytest.raises(UserError, match=f"{name}: "):
+            checkpoint.check_writable(tmp_path / name)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["empty", "file"]
+
+
 def test_a_folder_that_somebody_makes_meanwhile_is_kept(tmp_path, arrays, monkeypatch):
     folder = tmp_path / "net"
 
@@ -148,6 +160,13 @@ FOREIGN = {
     "huge": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999,)}"),
     "negative": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-3,)}"),
     "no array": b"hello",
+    "endless": npy(
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 1%s)}" % ("0" * 23)
+    ),
+    "texts": npy("{'descr': '<U0', 'fortran_order': False, 'shape': (99999999999,)}"),
+    "void": npy("{'descr': '|V0', 'fortran_order': False, 'shape': (99999999999,)}"),
+    "deep": npy("(" * 110),
+    "of Python 2": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (0L,)}"),
     "no header": npy("import os"),
 }
 

@@ -1,5 +1,6 @@
 """Appending to results files, and reading them."""
 
+import errno
 import json
 import os
 import resource
@@ -10,7 +11,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from fuzzing import FUZZ_CASES, damaged
+from fuzzing import FUZZ_CASES, assert_is_one_line, damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,63 +71,74 @@ def of_a_game(**changes):
     return json.dumps(result)
 
 
-CURVE_REASON = 'task 1: "curve" has no lists "steps", "return" and "episodes" of one'
+def of_a_task(**changes):
+    """A repeat of a supervised task, with these changes of it."""
+    result = repeat("a", "b", (1, 1))
+    result["tasks"][0] |= changes
+    return json.dumps(result)
+
+
+def of_a_repeat(**changes):
+    """A repeat with these changes of its other fields."""
+    return json.dumps(repeat("a", "b", (1, 1)) | changes)
+
+
+NAN = float("nan")
+FROM_1 = "tasks[0].generations is not a whole number from 1 on"
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         ("", "it is not JSON"),
-        ("{", "it is not JSON"),
-        ("[]", "it is not a JSON object"),
-        ("3", "it is not a JSON object"),
-        ("{}", 'it has no object "flags"'),
-        ('{"tasks": 1, "flags": {}}', 'it has no list "tasks"'),
-        ('{"tasks": [3], "flags": {}}', "task 1: it is not a JSON object"),
-        (
-            '{"tasks": [{"name": "a"}], "flags": {}}',
-            'task 1: "generations" is not a number',
-        ),
-        ('{"tasks": [], "flags": 2}', 'it has no object "flags"'),
+        ("{}{}", "it is not JSON"),
+        ("[]", "it is not an object"),
+        ("3", "it is not an object"),
+        ("{}", 'it has no "flags"'),
+        ('{"tasks": 1, "flags": {}}', "tasks is not a list"),
+        ('{"tasks": [3], "flags": {}}', "tasks[0] is not an object"),
+        ('{"tasks": [{"name": "a"}], "flags": {}}', 'tasks[0] has no "generations"'),
+        ('{"tasks": [], "flags": 2}', "flags is not an object"),
         ("[" * 100_000, "it is not JSON, or too large"),
+        ('{"tasks": [1%s], "flags": {}}' % ("0" * 9999), "not JSON, or too large"),
+        (of_a_task(generations=10**400), FROM_1),
+        (of_a_task(generations="x"), FROM_1),
+        (of_a_task(generations=1.5), FROM_1),
+        (of_a_task(generations=-5), FROM_1),
+        (of_a_task(generations=True), FROM_1),
+        (of_a_task(fitness=NAN), "tasks[0].fitness is not a number from 0 to 1"),
+        (of_a_task(fitness=True), "tasks[0].fitness is not a number from 0 to 1"),
+        (of_a_task(accuracy_test=None), "tasks[0].accuracy_test is not a number"),
+        (of_a_task(name=[]), "tasks[0].name is not printable text"),
+        (of_a_task(name="\ud800"), "tasks[0].name is not printable text"),
+        (of_a_task(name="\x1b[31m"), "tasks[0].name is not printable text"),
+        (of_a_task(converged="yes"), "tasks[0].converged is not true or false"),
+        (of_a_task(path=[["0"]]), "tasks[0].path[0][0] is not a whole number from 0"),
+        (of_a_task(curve={"generation": [1]}), 'tasks[0].curve has no "fitness"'),
+        (of_a_task(curve=[]), "tasks[0].curve is not an object"),
+        (of_a_task(modules_so_far=-1), "tasks[0].modules_so_far is not a whole"),
+        (of_a_repeat(seed=[]), "seed is not a whole number from 0 on"),
+        (of_a_repeat(control="\x1b[2J"), "control is not printable text"),
+        (of_a_repeat(script=3), "script is not printable text"),
+        (of_a_repeat(overlap="2"), "overlap is not a whole number from 0 to"),
+        (of_a_repeat(retention=[[0.5], [NAN, 1]]), "retention[1][0] is not a number"),
+        (of_a_repeat(retention=[[0.5]]), "retention has not each task's accuracy"),
+        (of_a_repeat(flags={"M": 10**12}), "flags.M is not a whole number from 1 to"),
+        (of_a_repeat(flags={"a": {"b": 1}}), "flags holds something that is no value"),
+        (of_a_repeat(script="atari", seed=0), 'tasks[0] has no "steps"'),
+        (of_a_repeat(script="atari", tasks=[]), 'it has no "seed"'),
+        (of_a_game(steps=1.5), "tasks[0].steps is not a whole number from 0 on"),
+        (of_a_game(score="1"), "tasks[0].score is not a number"),
+        (of_a_game(score=NAN), "tasks[0].score is not a number"),
+        (of_a_game(curve=3), "tasks[0].curve is not an object"),
+        (of_a_game(curve={}), 'tasks[0].curve has no "steps"'),
         (
-            '{"tasks": [{"name": "a", "generations": 1%s}], "flags": {}}' % ("0" * 999),
-            '"generations" is not a number',
+            of_a_game(curve={"steps": [1], "return": [], "episodes": [1]}),
+            "tasks[0].curve has lists of several lengths",
         ),
-        (
-            '{"tasks": [{"name": "a", "generations": 1%s}], "flags": {}}'
-            % ("0" * 9999),
-            "it is not JSON, or too large",
-        ),
-        (
-            '{"tasks": [{"name": "a", "generations": "x"}], "flags": {}}',
-            '"generations" is not a number',
-        ),
-        (
-            '{"tasks": [{"name": "a", "generations": 1, "fitness": 1}], "flags": {}}',
-            'task 1: "accuracy_test" is not a number',
-        ),
-        (json.dumps(repeat([], "b", (1, 1))), 'task 1: it has no printable "name"'),
-        (
-            json.dumps(repeat("a", "\ud800", (1, 1))),
-            'task 2: it has no printable "name"',
-        ),
-        (
-            json.dumps(repeat("a", "b", (1, 1)) | {"script": "atari", "seed": 0}),
-            'task 1: "steps" is not a whole number',
-        ),
-        (
-            json.dumps(repeat("a", "b", (1, 1)) | {"script": "atari"}),
-            'it has no "seed"',
-        ),
-        (of_a_game(steps=1.5), '"steps" is not a whole number'),
-        (of_a_game(score=None), '"score" is not a number'),
-        (of_a_game(curve=3), 'it has no object "curve"'),
-        (of_a_game(curve={}), CURVE_REASON),
-        (of_a_game(curve={"steps": [1], "return": [], "episodes": [1]}), CURVE_REASON),
         (
             of_a_game(curve={"steps": [1], "return": ["x"], "episodes": [1]}),
-            '"curve" holds something that is not a number',
+            "tasks[0].curve.return[0] is not a number",
         ),
         ("\x00\xff", "it is not JSON"),
     ],
@@ -146,6 +158,97 @@ def test_read_takes_a_game(tmp_path):
     path.write_text(of_a_game() + "\n")
     (game,) = results.read([path])
     assert game["tasks"][0]["score"] == 1.0
+
+
+def test_read_takes_a_game_in_which_no_episode_ended(tmp_path):
+    path = tmp_path / "results.jsonl"
+    curve = {"steps": [], "return": [], "episodes": []}
+    path.write_text(of_a_game(score=None, curve=curve) + "\n")
+    (game,) = results.read([path])
+    assert game["tasks"][0]["score"] is None
+
+
+def test_read_takes_fields_that_it_does_not_know(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(of_a_task(diverged=True) + "\n" + of_a_repeat(data={"a": [NAN]}))
+    assert len(results.read([path])) == 2
+
+
+# ---- Lines that were not ended ----
+
+
+def test_an_object_without_a_line_break_stays_one_of_its_own(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"by": "hand"}')
+    assert results.append(path, {"second": 2}) == 2
+    assert path.read_text() == '{"by": "hand"}\n{"second": 2}\n'
+
+
+@pytest.mark.parametrize("kept", [1, 10, -1])
+def test_a_line_of_a_writer_that_was_killed_spoils_no_other(tmp_path, capsys, kept):
+    path = write(tmp_path / "results.jsonl", repeat("a", "b", (1, 1)))
+    with path.open("a") as file:
+        file.write(json.dumps(repeat("a", "b", (2, 2)))[:kept])
+    assert len(results.read([path])) == 1
+    results.append(path, repeat("a", "b", (3, 3)))
+    read = results.read([path])
+    assert [result["tasks"][0]["generations"] for result in read] == [1, 3]
+    told = f"{path}, line 2: unfinished, passed over\n"
+    assert all(line.endswith(told) for line in capsys.readouterr().err.splitlines(True))
+
+
+# ---- Before anything is learned ----
+
+
+def test_a_file_to_append_to_may_be_new_empty_or_hold_results(tmp_path):
+    path = tmp_path / "results.jsonl"
+    results.check_appendable(path)
+    assert not path.exists()
+    path.touch()
+    results.check_appendable(path)
+    write(path, repeat("a", "b", (1, 1)))
+    before = path.read_bytes()
+    results.check_appendable(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Path.mkdir,
+        os.mkfifo,
+        lambda path: path.symlink_to(path),
+        lambda path: path.write_text("{}\n"),
+        lambda path: path.write_bytes(bytes(99)),
+    ],
+    ids=["folder", "pipe", "link", "JSON", "zeros"],
+)
+def test_what_is_no_results_file_is_refused_and_kept(tmp_path, make):
+    path = tmp_path / "results.jsonl"
+    make(path)
+    with pytest.raises(UserError, match="results.jsonl"):
+        results.check_appendable(path)
+    assert os.path.lexists(path)
+
+
+@pytest.mark.parametrize("filename", ["nowhere/results.jsonl", "file/results.jsonl"])
+def test_a_place_where_no_file_can_be_made_is_refused(tmp_path, filename):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be made there"):
+        results.check_appendable(tmp_path / filename)
+
+
+def test_a_file_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    path = write(tmp_path / "results.jsonl", repeat("a", "b", (1, 1)))
+
+    def refuse(name, mode="r", **options):
+        if "a" in mode:
+            raise PermissionError(errno.EACCES, "Permission denied", str(name))
+        return open(name, mode, **options)
+
+    monkeypatch.setattr(results, "open", refuse, raising=False)
+    with pytest.raises(PermissionError):
+        results.check_appendable(path)
 
 
 json_values = st.recursive(
@@ -282,10 +385,10 @@ def test_damaged_batches_are_refused_or_read(tmp_path):
     for seed in range(FUZZ_CASES):
         file.write_bytes(damaged(content, np.random.default_rng(seed)))
         try:
-            held = results.batch(file, "trial", {"M": 10}, MAY_DIFFER)
+            held = results.batch(file, "trial", {"M": 10}, MAY_DIFFER, {})
         except UserError as error:
             refused += 1
-            assert str(file) in str(error), f"seed {seed}"
+            assert_is_one_line(error, file)
         else:
             assert all(type(number) is int for number, _ in held), f"seed {seed}"
     assert refused > FUZZ_CASES / 4
@@ -295,19 +398,28 @@ def test_damaged_batches_are_refused_or_read(tmp_path):
 def test_a_batch_of_nonsense_is_refused(tmp_path, change):
     result = repeat("a", "b", (4, 2)) | {"script": "trial", "seed": 3, "control": "x"}
     file = write(tmp_path / "results.jsonl", result | change)
-    with pytest.raises(UserError, match=r"results\.jsonl: .*no repeat"):
-        results.batch(file, "trial", {"M": 10}, MAY_DIFFER)
+    with pytest.raises(UserError, match=r"results\.jsonl.*(no repeat|not a result)"):
+        results.batch(file, "trial", {"M": 10}, MAY_DIFFER, {})
+
+
+def test_a_batch_goes_on_with_the_same_data_only(tmp_path):
+    result = repeat("a", "b", (4, 2)) | {"script": "trial", "seed": 3, "control": "x"}
+    file = write(tmp_path / "results.jsonl", result | {"data": {"mnist": "one"}})
+    arguments = file, "trial", {"M": 10}, MAY_DIFFER
+    assert results.batch(*arguments, {"mnist": "one"}) == {(3, "x")}
+    with pytest.raises(UserError, match=r"other data: mnist one\); name"):
+        results.batch(*arguments, {"mnist": "two"})
 
 
 def test_a_batch_holds_repeats_that_differ_only_where_they_may(tmp_path):
     result = repeat("a", "b", (4, 2)) | {"script": "trial", "control": "x"}
     file = write(tmp_path / "results.jsonl", *(result | {"seed": s} for s in (3, 4)))
     flags = {"seed": 7, "M": 10}
-    assert results.batch(file, "trial", flags, MAY_DIFFER) == {(3, "x"), (4, "x")}
+    assert results.batch(file, "trial", flags, MAY_DIFFER, {}) == {(3, "x"), (4, "x")}
     with pytest.raises(UserError, match=r"other settings \(--seed=0\); name"):
-        results.batch(file, "trial", flags, ())
+        results.batch(file, "trial", flags, (), {})
     with pytest.raises(UserError, match=r"other settings \(--M=10\); name"):
-        results.batch(file, "trial", flags | {"M": 5}, MAY_DIFFER)
+        results.batch(file, "trial", flags | {"M": 5}, MAY_DIFFER, {})
     with pytest.raises(UserError, match=r"other settings \(trial_pathnet\.py\); name"):
-        results.batch(file, "other", flags, MAY_DIFFER)
-    assert results.batch(tmp_path / "missing", "trial", flags, MAY_DIFFER) == set()
+        results.batch(file, "other", flags, MAY_DIFFER, {})
+    assert results.batch(tmp_path / "missing", "trial", flags, MAY_DIFFER, {}) == set()

@@ -136,8 +136,8 @@ def test_paths_png_has_every_task(tmp_path, tasks):
 
 
 def test_paths_legend_counts_modules_and_overlap():
-    def labels(paths, names, kinds=None):
-        entries = paths_picture._legend_entries(paths, names, kinds)
+    def labels(paths, names, kinds=None, further=False):
+        entries = paths_picture._legend_entries(paths, names, kinds, further)
         return [entry.get_label() for entry in entries]
 
     paths = two_paths().astype(bool)
@@ -149,10 +149,27 @@ def test_paths_legend_counts_modules_and_overlap():
         "overlap: 1 module",
     ]
     assert labels(paths[:1], ["1v3"]) == ["1v3: 4 modules"]
+    frozen = "with frozen modules, which stay active"
+    assert labels(paths[:1], ["1v3"], further=True) == ["1v3: 4 modules", frozen]
     kinds = np.full((LAYERS, MODULES), "linear", dtype=object)
     assert labels(paths[:1], ["1v3"], kinds) == ["1v3: 4 modules"]
     kinds[1, 0] = "residual"
     assert labels(paths[:1], ["1v3"], kinds) == ["1v3: 4 modules", "residual"]
+
+
+def test_paths_png_shows_the_frozen_modules_that_are_active(tmp_path):
+    """By lines in the colour of the task that they are active in, not only its path's."""
+    paths = np.zeros((2, LAYERS, MODULES), int)
+    paths[0, :, :3], paths[1, :, 7] = 1, 1
+    active = np.maximum(paths, paths[:1])
+    counts = []
+    for modules in (None, active):
+        target = tmp_path / "paths.png"
+        paths_picture.draw_paths(target, paths, ["1v3", "6v7"], None, modules)
+        with Image.open(target) as image:
+            pixels = np.array(image.convert("RGB")).astype(int)
+        counts.append(np.count_nonzero(pixels[..., 0] > pixels[..., 2] + 20))  # orange
+    assert counts[1] > 1.2 * counts[0]
 
 
 def test_paths_png_marks_the_kinds(tmp_path):

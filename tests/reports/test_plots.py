@@ -57,7 +57,7 @@ def test_by_task_calls_places_after_the_second_later():
 
 def texts_of(first, second):
     axes = Figure().add_subplot()
-    groups = {"first": np.array(first), "second": np.array(second)}
+    groups = {"first": first, "second": second}
     plots._draw_histograms(axes, "1v3", groups)
     return titles(axes)
 
@@ -91,6 +91,12 @@ def test_generations_panel_says_no_more_than_it_knows():
     title, lines = texts_of([30.0], [20.0])
     assert title == "1v3: speedup 1.50"
     assert len(lines) == 2
+    title, lines = texts_of([30.0, None], [None])
+    assert title == "1v3: generations needed"
+    assert lines == [
+        "learned first: 30.0 generations, n = 1 of 2 converged",
+        "learned second: 0 of 1 converged",
+    ]
 
 
 def test_generations_png_has_both_histograms(tmp_path):
@@ -127,21 +133,27 @@ def learned(*names, **outcome):
     return {"tasks": [{"name": name} | outcome for name in names]}
 
 
-def test_accuracies_are_bars_of_means_with_errors(panels_of):
+def test_accuracies_are_means_with_errors_and_a_dot_a_repeat(panels_of):
     found = [learned("1v3", "1v2", fitness=f, accuracy_test=0.5) for f in (0.9, 1.0)]
     found += [learned("1v2", "1v3", fitness=0.8, accuracy_test=0.6)]
-    panel, _ = panels_of(plots.plot_accuracies, found)
+    panel, other = panels_of(plots.plot_accuracies, found)
     key = ["learned first, n = 2", "learned second, n = 1", "mean ± standard error"]
     assert titles(panel) == ("1v3: final accuracy", key)
     names = [label.get_text() for label in panel.get_xticklabels()]
     assert names == ["training images", "held-out images"]
-    bars = sorted(panel.patches, key=lambda bar: bar.get_x())
-    assert [bar.get_height() for bar in bars] == pytest.approx([95, 80, 50, 60])
-    one, two = (to_rgb(colour) for colour in style.TASK_COLOURS[:2])
-    assert [bar.get_facecolor()[:3] for bar in bars] == [one, two, one, two]
-    errors = [bar.errorbar for bar in panel.containers if hasattr(bar, "errorbar")]
+    errors = sorted(panel.containers, key=lambda bars: bars.lines[0].get_xdata()[0])
+    means = [bars.lines[0] for bars in errors]
+    assert [line.get_ydata()[0] for line in means] == pytest.approx([95, 80, 50, 60])
+    one, two = style.TASK_COLOURS[:2]
+    assert [line.get_color() for line in means] == [one, two, one, two]
     (stem,) = errors[0].lines[2]
     np.testing.assert_allclose(stem.get_segments()[0][:, 1], [90, 100])
+    dots = [line.get_ydata() for line in panel.lines if line.get_marker() == "."]
+    assert sorted(value for values in dots for value in values) == pytest.approx(
+        [50, 50, 60, 80, 90, 100]
+    )
+    # A picture's other panels have the same scale.
+    assert panel.get_ylim() == other.get_ylim()
     values = {"95.00 ± 5.00", "50.00 ± 0.00", "80.00", "60.00"}
     assert set(written_on(panel)) == values
 
@@ -241,11 +253,16 @@ def test_overlaps_picture_says_mean_and_chance(panels_of):
 
 def test_retention_picture_has_the_means(panels_of):
     found = recorded_repeats(1, 1)
-    found[1]["retention"] = [[0.8], [0.8, 0.85]]
+    found[1]["retention"] = [[0.8], [0.7, 0.85]]
     (axes,) = panels_of(plots.plot_retention, found)
     texts = [text.get_text() for text in axes.texts]
-    assert texts[:3] == ["85.00", "85.00", "90.00"]
+    assert texts[:3] == ["85.00", "80.00", "90.00"]
     assert {"100", "101", "9", "10"} <= set(texts)
+    # Five of ten points are lost of the first task: half of the way to the palest.
+    full, half = (patch.get_facecolor()[:3] for patch in axes.patches[:2])
+    assert full == to_rgb(style.TASK_COLOURS[0])
+    expected = style.shade(np.array([1 - 0.45 * 5 / plots.MOST_LOST]), full)[0]
+    np.testing.assert_allclose(half, expected)
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         "after 1v3",
         "after 1v2",

@@ -39,16 +39,39 @@ def test_by_setting_ignores_what_tells_repeats_apart():
 def test_learned_yields_what_runs_of_a_seed_begin_with_once():
     one, two = (repeat("a", b, (4, 2)) | {"seed": 3} for b in "bc")
     other = repeat("a", "b", (4, 2)) | {"seed": 4}
-    differs = repeat("a", "b", (5, 2)) | {"seed": 3}
+    elsewhere = repeat("a", "b", (5, 2)) | {"seed": 3}
     found = [
         (place, before, task["name"], task["generations"])
-        for place, before, task in tables.learned([one, two, other, differs])
+        for place, before, task in tables.learned([one, two, other, elsewhere])
     ]
     assert found == [
         (0, None, "a", 4), (1, "a", "b", 2), (1, "a", "c", 2),
         (0, None, "a", 4), (1, "a", "b", 2),
-        (0, None, "a", 5), (1, "a", "b", 2),
     ]  # fmt: skip
+
+
+def test_by_setting_has_a_repeat_once_however_many_files_hold_it():
+    def made(seed, seconds, generations=(4, 2), **more):
+        return repeat("a", "b", generations) | {"seed": seed, "seconds": seconds} | more
+
+    first, again, rounded = made(3, 1.5), made(3, 1.6), made(3, 1.5, (5, 2))
+    other_order = repeat("b", "a", (4, 2)) | {"seed": 3}
+    control = made(3, 1.5, control="scratch")
+    found = [first, again, rounded, made(4, 1.5), other_order, control]
+    assert tables.by_setting(found, set(), {"control"}) == {
+        "": [first, made(4, 1.5), other_order, control]
+    }
+
+
+def test_runs_of_a_game_from_one_seed_are_several_repeats():
+    def played(steps, seconds):
+        task = {"name": "pong", "generations": 1, "steps": steps, "score": 20.0}
+        about = {"script": "atari", "seed": 0, "flags": {}, "seconds": seconds}
+        return about | {"tasks": [task]}
+
+    found = [played(100, 1), played(100, 2), played(90, 1)]
+    assert tables.by_setting(found, set()) == {"": [found[0], found[2]]}
+    assert len(list(tables.learned(found))) == 2
 
 
 def test_learned_yields_all_of_repeats_without_a_seed():
@@ -75,6 +98,19 @@ def test_by_setting_labels_groups_by_the_flags_that_differ():
     }
 
 
+def test_results_of_other_data_are_another_setting():
+    """But not those of earlier versions, which do not say what their data were."""
+    one, two = (
+        repeat("a", "b", (1, 1)) | {"data": {"mnist": f"sha256 {n}"}} for n in (1, 2)
+    )
+    without = repeat("a", "b", (1, 1))
+    assert list(tables.by_setting([one, two], {"seed"})) == [
+        "data:mnist=sha256 1",
+        "data:mnist=sha256 2",
+    ]
+    assert list(tables.by_setting([one, without], {"seed"})) == [""]
+
+
 def test_table_compares_first_with_later():
     table = tables.table(
         [
@@ -85,9 +121,9 @@ def test_table_compares_first_with_later():
     )
     assert table.splitlines()[2:] == [
         "| a | first | 2 | 15.0 ± 5.0 |  | 99.00 ± 0.00 | 95.00 ± 0.00 |",
-        "| a | after b | 1 | 5.0 | 3.00 | 99.00 | 95.00 |",
         "| b | first | 1 | 90.0 |  | 99.00 | 95.00 |",
         "| b | after a | 2 | 30.0 ± 10.0 | 3.00 | 99.00 ± 0.00 | 95.00 ± 0.00 |",
+        "| a | after b | 1 | 5.0 | 3.00 | 99.00 | 95.00 |",
     ]
 
 
@@ -115,7 +151,21 @@ def test_table_has_the_interval_of_a_speedup_between_both_directions():
 
 def test_table_of_one_direction_has_no_speedup():
     rows = cells(tables.table([repeat("a", "b", (9, 5)), repeat("a", "b", (8, 4))]))
-    assert [row[4] for row in rows] == ["", ""]
+    assert [row[4] for row in rows] == ["", "needs a run with b first"]
+
+
+@pytest.mark.parametrize("capped", ["first", "second"])
+def test_tasks_that_did_not_converge_have_no_speedup(capped):
+    """Their generations are those that they were given."""
+    runs = [repeat("a", "b", (g, 5)) for g in (6, 9)] + [repeat("b", "a", (5, 3))]
+    converged = runs[0]["tasks"][0] if capped == "first" else runs[2]["tasks"][1]
+    converged["converged"] = False
+    rows = {tuple(row[:2]): row[2:5] for row in cells(tables.table(runs))}
+    assert rows["a", "after b"][2] == "not all converged"
+    if capped == "first":
+        assert rows["a", "first"] == ["1 of 2 converged", "9.0", ""]
+    else:
+        assert rows["a", "after b"][:2] == ["0 of 1 converged", ""]
 
 
 def curve(*fitness):
@@ -140,8 +190,9 @@ def test_table_to_a_level_counts_the_repeats_that_reached_it():
         for task, steps in zip(run["tasks"], (tenths, 10)):
             task["curve"] = curve(*np.minimum(np.arange(100) / steps, 1))
     first, later = tables.table(runs, 0.5).splitlines()[2:]
-    assert first.split(" | ")[2:5] == ["1 of 2", "16.0", ""]
-    assert later.split(" | ")[2:5] == ["2 of 2", "11.0 ± 0.0", ""]
+    assert first.split(" | ")[2:5] == ["1 of 2 converged", "16.0", ""]
+    needs = "needs a run with b first"
+    assert later.split(" | ")[2:5] == ["2", "11.0 ± 0.0", needs]
 
 
 def controlled(seed, control, generations, converged=True):
@@ -165,8 +216,7 @@ def test_controls_are_compared_on_the_same_seeds():
     # Every seed has the same ratio, and so has every resample.
     assert rows[3][5] == "2.00 [2.00, 2.00]"
     assert rows[4][5] == ""
-    assert rows[5][5].startswith("0.52 [0.5")
-    assert rows[5][3:5] == ["3", "200.0 ± 0.0"]
+    assert rows[5][3:] == ["3", "200.0 ± 0.0", "not all converged", "95.00 ± 0.00"]
 
 
 def test_controls_are_compared_after_the_same_tasks():
@@ -315,7 +365,7 @@ def test_controls_of_games_are_compared_by_the_steps_to_a_score():
         ["1: pong", "finetune", "2", "900 ± 0", ""],
         ["2: pong", "pathnet", "2", "150 ± 50", "3.00 [3.00, 3.00]"],
         ["2: pong", "scratch", "2", "450 ± 150", ""],
-        ["2: pong", "finetune", "2", "150, 1 never", "2.00"],
+        ["2: pong", "finetune", "2", "150, 1 never", "not all converged"],
     ]
 
 

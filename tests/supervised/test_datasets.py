@@ -1,6 +1,7 @@
 """Tests of datasets.py: where files are looked for, downloads, generated data, noise."""
 
 import concurrent.futures
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -11,7 +12,9 @@ import socket
 import struct
 import subprocess
 import sys
+import tarfile
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,8 @@ from data_files import (
     assert_well_formed,
     cifar_archive,
     cifar_batches,
+    cifar_tar,
+    mat,
     md5,
     peak_below,
     refusal,
@@ -270,7 +275,8 @@ class Site(http.server.ThreadingHTTPServer):
     """A local stand-in for the official sites; `behaviour` says how it answers.
 
     "good", "slow" (until another request comes, or a second has passed), "missing",
-    "wrong", "short" (ends early), "cut" (is reset) or "stuck" (sends half, then waits).
+    "wrong", "short" (ends early), "cut" (is reset), "stuck" (sends half, then waits),
+    "endless" (sends as long as somebody reads) or "inflating" (the same, compressed).
     """
 
     daemon_threads = True
@@ -280,6 +286,7 @@ class Site(http.server.ThreadingHTTPServer):
         self.files = files
         self.behaviour = "good"
         self.requests = []
+        self.sent = 0
         self.another_request = threading.Event()
         self.half_sent = threading.Event()
         self.closing = threading.Event()
@@ -305,6 +312,9 @@ class SiteHandler(http.server.BaseHTTPRequestHandler):
         if site.behaviour == "missing":
             self.send_error(404)
             return
+        if site.behaviour in ("endless", "inflating"):
+            self.send_without_end(is_packed=site.behaviour == "inflating")
+            return
         content = site.files[name]
         half = content[: len(content) // 2]
         self.send_response(200)
@@ -329,6 +339,19 @@ class SiteHandler(http.server.BaseHTTPRequestHandler):
             site.closing.wait(20)
         else:
             self.wfile.write(content)
+
+    def send_without_end(self, is_packed):
+        """Sends zeros until the client closes the connection, or for 1 GB."""
+        self.send_response(200)
+        if is_packed:
+            self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        zeros = bytes(2**20)
+        packer = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                self.wfile.write(packer.compress(zeros) if is_packed else zeros)
+                self.server.sent += len(zeros)
 
     def log_message(self, *args):
         """Keep quiet."""
@@ -399,6 +422,65 @@ def test_failed_download_leaves_nothing_behind(site, cache, capsys, behaviour, p
     assert capsys.readouterr() == ("", "")
     site.behaviour = "good"
     assert_well_formed(datasets.load_cifar10(), 3072)
+
+
+@pytest.mark.parametrize("behaviour", ["endless", "inflating"])
+def test_a_download_without_end_is_given_up(site, cache, monkeypatch, behaviour):
+    """Before it fills the disk, or memory."""
+    monkeypatch.setattr(datasets.formats, "MAX_BYTES", 2**22)
+    site.behaviour = behaviour
+    with peak_below(2**26):
+        message = refusal(datasets.load_cifar10)
+    assert "more than the official file" in message
+    assert site.downloads()[ARCHIVE][0] in message
+    assert names_in(cache) == [f"{ARCHIVE}.lock"]
+    assert site.sent < 200 * 2**20
+
+
+def member(name, kind, target=""):
+    """The entry of an archive for something that is no file, such as a link."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+FIRST = f"{BATCH_FOLDER}/{BATCHES[0]}"
+LATER = {
+    name: content for name, content in cifar_batches().items() if name != BATCHES[0]
+}
+HOSTILE_ARCHIVES = {
+    "link out": cifar_archive(LATER, [member(FIRST, tarfile.SYMTYPE, "/etc/passwd")]),
+    "hard link": cifar_archive(LATER, [member(FIRST, tarfile.LNKTYPE, "../../secret")]),
+    "device": cifar_archive(LATER, [member(FIRST, tarfile.CHRTYPE)]),
+    "pipe": cifar_archive(LATER, [member(FIRST, tarfile.FIFOTYPE)]),
+    "folder": cifar_archive(LATER, [member(FIRST, tarfile.DIRTYPE)]),
+    "parent": cifar_archive(LATER, [(f"../{FIRST}", b"evil")]),
+    "absolute": cifar_archive(LATER, [(f"/{FIRST}", b"evil")]),
+    "escape": cifar_archive(LATER, [("\x1b[2J", b"evil")])[:-9],
+    "no archive": gzip.compress(b"\x1f\x8b" * 9999),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_ARCHIVES)
+def test_a_hostile_archive_is_downloaded_and_refused(site, cache, monkeypatch, kind):
+    """With a checksum that fits: it touches no file but its own."""
+    site.files[ARCHIVE] = HOSTILE_ARCHIVES[kind]
+    monkeypatch.setattr(datasets, "DOWNLOADS", site.downloads())
+    assert str(cache / ARCHIVE) in refusal(datasets.load_cifar10)
+    assert names_in(cache) == [ARCHIVE, f"{ARCHIVE}.lock"]
+    assert [path.name for path in cache.parent.iterdir()] == ["pathnet"]
+    assert (cache / ARCHIVE).read_bytes() == HOSTILE_ARCHIVES[kind]
+
+
+def test_bombs_are_downloaded_and_refused(site, cache, monkeypatch):
+    monkeypatch.setattr(datasets.formats, "MAX_BYTES", 2**23)
+    zeros = bytes(2**26)
+    site.files[ARCHIVE] = gzip.compress(cifar_tar(extra=[("zeros", zeros)]), 1)
+    site.files["train_32x32.mat"] = mat({"X": np.zeros([1, 2**26], np.uint8)})
+    monkeypatch.setattr(datasets, "DOWNLOADS", site.downloads())
+    for load in (datasets.load_cifar10, datasets.load_svhn):
+        with peak_below(50 * 2**20):
+            assert "unfolds to more" in refusal(load)
 
 
 @pytest.mark.parametrize(
@@ -611,6 +693,17 @@ def test_fake_data_is_well_formed_and_learnable(inputs, classes):
     for split, count in ((dataset.train, 300), (dataset.test, 200)):
         assert np.bincount(split.labels).tolist() == [count // classes] * classes
     assert accuracy_of_softmax_regression(dataset, classes) > 0.99
+
+
+def test_a_description_tells_data_sets_apart():
+    one = datasets.fake(24, 2, 40, 10, np.random.default_rng(0))
+    other = datasets.Dataset(
+        datasets.Split(one.train.images, one.train.labels[::-1].copy()), one.test
+    )
+    same = datasets.fake(24, 2, 40, 10, np.random.default_rng(0))
+    assert datasets.describe(one) == datasets.describe(same)
+    assert datasets.describe(one) != datasets.describe(other)
+    assert datasets.describe(one).startswith("40+10 images, sha256 ")
 
 
 def test_fake_data_depends_on_the_generator_alone():

@@ -78,7 +78,7 @@ def settings(tasks=("1v3", "1v2")):
     grid = "L", "M", "N", "filt", "aggregation", "centred", "module_kinds"
     training = "T", "batch_num", "learning_rate", "writeback", "optimizer"
     same = "candi", "B", "mutation", "stop_accuracy", "max_steps", "seed", "runs"
-    same += "test_every", "results", "resume", "save_dir", "log_dir"
+    same += "test_every", "resume", "save_dir", "log_dir"
     v = vars(VALUES)
     is_fair = v["tournament"] == "fair"
     return Settings(
@@ -94,9 +94,10 @@ def settings(tasks=("1v3", "1v2")):
         controls=v["control"],
         noise=None,
         fake_data=False,
-        data_dir=None,
+        data_dirs={},
         records=v["record"] == "all",
         checkpoint_seconds=30,
+        results_file=v["results"],
         flags=dict(v),
         may_differ=["seed"],
         **{name: v[name] for name in same},
@@ -126,10 +127,12 @@ class RecordingNet:
 
     def __init__(self, fitness_of=None, **grid):
         self.grid = small_grid(**grid)
-        self.initialized, self.trained, self.tested = [], [], []
+        self.initialized, self.trained, self.tested, self.kept = [], [], [], []
+        self.kept_accuracy = 0.875
         self.accuracies = itertools.repeat(0.75)
         rng = np.random.default_rng(0)
         self._fitness_of = fitness_of or (lambda *_: 0.8 * rng.random(DEFAULTS["B"]))
+        self.weights = np.zeros(3)
 
     def initialize(self, seed, task, fixed_path):
         self.initialized.append((seed, task, fixed_path.copy()))
@@ -143,8 +146,17 @@ class RecordingNet:
         return fitness, 1 - fitness
 
     def accuracy(self, geopath, images, labels, task):
+        if len(images) == DEFAULTS["T"] * DEFAULTS["batch_num"]:  # mini-batches
+            self.kept.append((geopath.copy(), images))
+            return self.kept_accuracy
         self.tested.append((geopath.copy(), task))
         return next(self.accuracies)
+
+    def parameters(self):
+        return {"layer1/kernel": self.weights}
+
+    def compile_ahead(self):
+        pass
 
 
 def experiment_with(net, folder=None, small_net=None):
@@ -152,6 +164,7 @@ def experiment_with(net, folder=None, small_net=None):
     run = object.__new__(experiment.Experiment)
     run.settings = settings()
     run.folder = str(folder)
+    run.data = {"numbers": "60+60 images"}
     run.display = run._choose_display()
     run.checkpoints = NoCheckpoints
     run._nets = {False: net, True: small_net}
@@ -206,8 +219,9 @@ def test_what_a_generation_and_an_outcome_tell():
         fitness=np.array([0.5, 0.9, 0.7]),
         loss=np.array([0.7, 0.2, 0.4]),
         winner=1,
+        batches=np.arange(5),
     )
-    outcome = Outcome(numbered_task(), last, True, 0.8, 1.5, {})
+    outcome = Outcome(numbered_task(), last, True, 0.9, 0.8, 1.5, {})
     assert last.best_fitness == 0.9
     assert type(last.best_fitness) is float
     assert outcome.generations == 41
@@ -340,6 +354,11 @@ def test_a_task_ends_with_the_first_winner_that_is_good_enough(flags):
     assert outcome.generations == len(net.trained) == 5
     assert outcome.last.best_fitness == 0.9
     assert outcome.accuracy_test == 0.75
+    assert outcome.accuracy_train == 0.875
+    # That is of the winner's path, on the images that it was just trained on.
+    ((geopath, images),) = net.kept
+    np.testing.assert_array_equal(geopath, net.trained[-1]["geopaths"][1])
+    np.testing.assert_array_equal(images, net.trained[-1]["images"])
     assert outcome.curve == {
         "generation": [1, 2, 3, 4, 5],
         "fitness": [0.3, 0.3, 0.3, 0.8999, 0.9],
@@ -410,7 +429,7 @@ def test_a_generation_may_need_all_images_but_no_more(flags):
     learn(repeat_on(net), numbered_task(images=need))
     assert sorted(net.trained[0]["images"][:, 0]) == list(range(need))
     with pytest.raises(UserError, match=r"--T=4 --batch_num=5.* 20 .*has 19"):
-        experiment.Experiment(settings(), INPUTS, 2, need - 1)
+        experiment.Experiment(settings(), INPUTS, 2, need - 1, {})
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_end(flags):
@@ -460,10 +479,13 @@ def test_repeats_print_one_line_each(flags, tmp_path, capsys):
             learn(repeat, numbered_task())
             repeat.freeze()
         repeat.finish(f"line of {seed}")
+    failed = "task {}, 1v3, after 12 generations"
+    not_converged = f"Not converged: {failed.format(1)}; {failed.format(2)}"
     assert capsys.readouterr().out.splitlines() == [
+        not_converged,
         "line of 3",
+        not_converged,
         f"Results: {tmp_path}",
-        f"tensorboard --logdir={tmp_path}",
         "line of 4",
     ]
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
@@ -480,18 +502,20 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
     monkeypatch.setattr(experiment, "TrainablePathNet", lambda *_, **__: RecordingNet())
     folders = []
     for _ in range(3):
-        run = experiment.Experiment(settings(), INPUTS, 2, 10_000)
+        run = experiment.Experiment(settings(), INPUTS, 2, 10_000, {})
         folders.append(run.folder)
         Path(run.folder, "mine").touch()
     name = os.path.join(flags.log_dir, "trial__1v3_1v2__seed3__20170130-123456")
     assert folders == [name, f"{name}-2", f"{name}-3"]
-    assert [os.listdir(folder) for folder in folders] == [["mine"]] * 3
+    assert [sorted(os.listdir(folder)) for folder in folders] == [
+        ["mine", "run.json"]
+    ] * 3
 
 
 def test_an_experiment_has_a_repeat_for_each_seed(flags, monkeypatch):
     monkeypatch.setattr(experiment, "TrainablePathNet", lambda *_, **__: RecordingNet())
     flags.runs = 3
-    run = experiment.Experiment(settings(), INPUTS, 2, 10_000)
+    run = experiment.Experiment(settings(), INPUTS, 2, 10_000, {})
     assert [repeat.seed for repeat in run.repeats()] == [3, 4, 5]
 
 
@@ -499,7 +523,7 @@ def test_an_experiment_has_a_repeat_for_each_seed(flags, monkeypatch):
 def test_a_grid_that_does_not_fit_leaves_nothing(flags, name):
     setattr(flags, name, 10**12)
     with pytest.raises(UserError, match=f"--{name}=1000000000000\\b.* GiB"):
-        experiment.Experiment(settings(), INPUTS, 2, 10_000)
+        experiment.Experiment(settings(), INPUTS, 2, 10_000, {})
     assert not os.path.exists(flags.log_dir)
 
 
@@ -512,7 +536,7 @@ def test_what_many_tasks_leave(flags, tmp_path, capsys):
         repeat.freeze()
     repeat.finish("the last line")
     output = capsys.readouterr().out
-    assert "| after 3: 4v5 | 50.00 | 60.00 | 70.00 | 12 | " in output
+    assert "| after 3: 4v5 | 50.00 | 60.00 | 70.00 | 12, not converged | " in output
     result = json.loads((tmp_path / "results.jsonl").read_text())
     assert result["retention"] == [[0.5], [0.5, 0.6], [0.5, 0.6, 0.7]]
     used = np.cumsum([outcome.geopath for outcome in repeat.outcomes], axis=0) > 0
@@ -531,6 +555,55 @@ def test_too_few_free_modules_are_told_in_numbers(flags, capsys):
         "1 of 6 in layer 2, 0 of 6 in layer 3"
     )
     assert repeat.outcomes[0].generations == flags.max_steps  # and it still runs
+
+
+# ---- Tasks that are not learned ----
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_run_ends_where_training_diverges(flags, number):
+    net = RecordingNet(lambda _, n: [0.5, 1 - number if n == 4 else 0.4, 0.3])
+    with pytest.raises(UserError, match="seed 3, 1v3: .*diverged in generation 4,"):
+        learn(repeat_on(net), numbered_task())
+
+
+def test_parameters_that_diverge_in_the_last_step_are_not_kept(flags):
+    net = RecordingNet()
+    net.weights = np.array([0, np.nan])
+    with pytest.raises(UserError, match="diverged in generation 12,"):
+        learn(repeat_on(net), numbered_task())
+
+
+def test_a_kept_network_far_below_its_winner_is_noted(flags, capsys):
+    for kept, note in [(0.875, ""), (0.55, "kept has only 0.5500: --writeback=sum")]:
+        net = RecordingNet(lambda *_: [0.9, 0.1, 0.1])
+        net.kept_accuracy = kept
+        learn(repeat_on(net), numbered_task())
+        noted = capsys.readouterr().err
+        assert note in noted and bool(note) == bool(noted)
+
+
+def test_a_plateau_at_chance_is_noted_once(flags, capsys):
+    """Two of three images of the task are of one class: guessing reaches 0.67."""
+    flags.max_steps, flags.stop_accuracy = 700, 1
+    for best, noted in [(0.7, 1), (0.72, 0)]:
+        learn(repeat_on(RecordingNet(lambda *_, b=best: [b, 0, 0])), numbered_task())
+        lines = [s for s in capsys.readouterr().err.splitlines() if "guessing" in s]
+        assert len(lines) == noted
+        assert all("after 300 generations fitness is 0.7" in line for line in lines)
+
+
+def test_repeats_of_a_batch_say_what_did_not_converge(flags, tmp_path, capsys):
+    flags.results = str(tmp_path / "results.jsonl")
+    repeat = repeat_on(RecordingNet(lambda task, _: [0.1, 0.9 * task, 0]), 8)
+    for name in ("1v3", "1v2"):
+        learn(repeat, numbered_task(name))
+        repeat.freeze()
+    repeat.finish("the line")
+    assert capsys.readouterr().out.splitlines() == [
+        "Not converged: task 1, 1v3, after 12 generations",
+        "1 Iteration,  the line,Seed:8",
+    ]
 
 
 # ---- Controls ----

@@ -1,6 +1,7 @@
 """Tests of supervised/generation.py; compared with benchmarks/masked_pathnet.py."""
 
 import functools
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -279,6 +280,19 @@ def test_a_net_built_alone_trains_one_candidate_too():
             results.append(tried.train(paths, *batches, 0, 0 * geopaths[0]))
         np.testing.assert_array_equal(results[0][0], results[1][0])
         assert_same_parameters(net.parameters(), other.parameters())
+
+
+def test_compiling_ahead_changes_no_parameter():
+    net = TrainablePathNet(SMALL, SHORT)
+    net.initialize(3, 0, np.zeros([SMALL.L, SMALL.M]))
+    before, threads = net.parameters(), set(threading.enumerate())
+    net.compile_ahead()
+    (started,) = set(threading.enumerate()) - threads
+    started.join()
+    net.compile_ahead()
+    assert set(threading.enumerate()) == threads
+    for name, value in net.parameters().items():
+        assert_identical(value, before[name])
 
 
 def test_gradients_of_the_reference_are_slopes_of_its_loss():

@@ -39,6 +39,10 @@ def newest(folder):
     return int(saved[-1].name.removeprefix(checkpoint.PREFIX)) if saved else -1
 
 
+def newest_folder(folder):
+    return checkpoint.saved(folder / "checkpoints")[-1]
+
+
 def wait_for_two_more(folder, generation):
     """Returns once a run has gone on for two generations from the one given."""
     give_up = time.monotonic() + 120
@@ -103,6 +107,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     _, gone_on = kill_at(scripts, tmp_path, STEPS + second, script, resume)
     assert f"{damaged.relative_to(tmp_path)}: damaged" in gone_on.stderr
     assert "trying the one before" in gone_on.stderr
+    shutil.copytree(folder / "checkpoints", tmp_path / "copy")
     finished = scripts.fork(tmp_path, script, resume)
     assert finished.status == 0, finished
 
@@ -116,7 +121,17 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     for tag in tags:
         assert curve(folder, tag) == curve(sound, tag), told
     names = {path.name for path in folder.iterdir() if "events" not in path.name}
-    assert names == {"results.jsonl", "paths.png", "evolution.gif"}
+    assert names == {"run.json", "results.jsonl", "paths.png", "evolution.gif"}
+
+    # As if killed after the network was stored, and resumed from another folder.
+    os.rename(tmp_path / "copy", folder / "checkpoints")
+    (folder / "results.jsonl").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    finished = scripts.fork(tmp_path / "elsewhere", script, f"--resume={folder}")
+    assert finished.status == 0, finished
+    assert result_in(folder) == result_in(sound), told
+    assert (tmp_path / "net" / "arrays.npz").read_bytes() == arrays[0]
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_control_can_be_resumed(scripts, tmp_path):
@@ -246,6 +261,35 @@ def test_ctrl_c_leaves_a_run_that_goes_on(scripts, tmp_path, killed):
     finally:
         process.kill()
     assert process.returncode == 130, stderr
-    assert stderr.splitlines()[-1] == f"{MNIST}: interrupted"
+    last = stderr.splitlines()[-1]
+    assert last.startswith(f"{MNIST}: interrupted; go on with: ")
+    assert last.endswith(f"{MNIST} --resume={folder}")
     state = network.load_state(folder / "checkpoints")
     assert newest(killed) < state.generation < ENDLESS
+
+
+def test_data_may_move_but_not_change(scripts, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(scripts.root / "data" / "mnist", data)
+    flags = [f for f in TINY if f not in ("--fake_data", "--save_dir=net")]
+    flags += ["--data_dir=data", "--record=results", OFTEN]
+    folder, _ = kill_at(scripts, tmp_path, 2, MNIST, *flags)
+    data.rename(tmp_path / "moved")
+    resume = f"--resume={folder}"
+    assert_refused(scripts.fork(tmp_path, MNIST, resume), str(data), "--data_dir")
+    about = json.loads((newest_folder(folder) / "about.json").read_text())
+    assert about["data"]["mnist"].startswith("55000+10000 images, sha256 ")
+    finished = scripts.fork(tmp_path, MNIST, resume, "--data_dir=moved")
+    assert finished.status == 0, finished
+
+
+def test_checkpoints_of_another_run_are_refused(scripts, tmp_path, killed):
+    folder = tmp_path / "run"
+    shutil.copytree(killed, folder)
+    about = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(about | {"run": "another"}))
+    refused = scripts.fork(tmp_path, MNIST, f"--resume={folder}")
+    assert_refused(refused, str(folder), "those of another run")
+    (folder / "run.json").write_text('{"run"')
+    refused = scripts.fork(tmp_path, MNIST, f"--resume={folder}")
+    assert_refused(refused, str(folder / "run.json"), "damaged")
