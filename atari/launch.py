@@ -75,7 +75,16 @@ def run(plan: settings.Launch) -> None:
     if plan.checkpoint_dir and (line := _nothing_to_do(plan, actors)):
         print(line)
         return
-    machine.check_ports(plan.first_port, servers + actors + 1)
+    with machine.reserved_ports(plan.first_port, servers + actors + 1):
+        folder, line = _launch(plan, servers, actors)
+    print(f"Results: {folder}")
+    for command in _commands(folder, plan.checkpoint_dir):
+        print(command)
+    print(line)
+
+
+def _launch(plan, servers, actors):
+    """Runs so many processes: (folder of the run, last line of the GA worker)."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     label = f"atari__{'_'.join(plan.games)}__seed{plan.seed}__{now}"
     folder = folders.new(plan.log_dir, label)
@@ -84,11 +93,7 @@ def run(plan: settings.Launch) -> None:
         f"environments: {plan.environments or machine.environments(actors)}, threads: "
         f"{plan.threads or machine.threads(actors)}; logs in {folder}"
     )
-    line = run_processes(servers, actors, plan.first_port, folder)
-    print(f"Results: {folder}")
-    for command in _commands(folder, plan.checkpoint_dir):
-        print(command)
-    print(line)
+    return folder, run_processes(servers, actors, plan.first_port, folder)
 
 
 def _nothing_to_do(plan, actors):

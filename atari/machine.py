@@ -4,6 +4,7 @@ TensorFlow's servers listen on every interface and do what anyone who reaches th
 In a network namespace nobody else can reach them, and every port is free.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -11,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from common.commandline import UserError
 
@@ -123,7 +125,33 @@ def check_ports(first: int, count: int) -> None:
             try:
                 probe.bind(("", port))
             except OSError as error:
-                raise UserError(
-                    f"flag --st_port_num={first}: port {port} is in use ({error}); "
-                    "name another first port"
-                ) from error
+                raise _port_in_use(first, port, error) from error
+
+
+@contextlib.contextmanager
+def reserved_ports(first: int, count: int) -> Iterator[None]:
+    """Within it no other cluster can be launched on `count` ports from `first` on.
+
+    Its processes take their ports seconds after these were found free. Two clusters that
+    are launched at the same moment would share them out, and command each other's. So a
+    launcher holds the UDP ports of these numbers, which nobody else has a use for.
+
+    Raises:
+      UserError: as of `check_ports`.
+    """
+    check_ports(first, count)
+    with contextlib.ExitStack() as held:
+        for port in range(first, first + count):
+            probe = held.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+            try:
+                probe.bind(("", port))
+            except OSError as error:
+                raise _port_in_use(first, port, error) from error
+        yield
+
+
+def _port_in_use(first, port, error):
+    return UserError(
+        f"flag --st_port_num={first}: port {port} is in use ({error}); name another "
+        "first port"
+    )

@@ -284,8 +284,7 @@ def everything(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize("lost", [False, True])
-@pytest.mark.parametrize("noted", [False, True])
+@pytest.mark.parametrize(("noted", "lost"), [(False, False), (True, True)])
 def test_the_line_of_a_run_is_written_once_whenever_its_worker_dies(world, lost, noted):
     """After the line, or after the checkpoint that says so; alone, or with the servers."""
     worker, session = finish_both_tasks(world)

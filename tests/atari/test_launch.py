@@ -140,11 +140,23 @@ def gone(pid):
 
 
 @pytest.fixture
-def launcher(tmp_path):
-    made = Launcher(tmp_path / "run")
-    yield made
-    made.process.kill()
-    made.process.communicate()
+def launch_with(tmp_path):
+    """Launches a cluster of stand-ins, with the arguments of Launcher."""
+    made = []
+
+    def start(**arguments):
+        made.append(Launcher(tmp_path / "run", **arguments))
+        return made[-1]
+
+    yield start
+    for launcher in made:
+        launcher.process.kill()
+        launcher.process.communicate()
+
+
+@pytest.fixture
+def launcher(launch_with):
+    return launch_with()
 
 
 def test_a_cluster_ends_with_the_last_line_of_its_ga_worker(launcher):
@@ -237,22 +249,20 @@ STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.mark.parametrize("kind", STOPS)
-@pytest.mark.parametrize("fork", [1, 3, 4])
-def test_a_signal_while_a_process_is_being_started_is_heard(tmp_path, kind, fork):
-    told = {"SIGNAL_AT_FORK": f"{int(kind)}:{fork}"}
-    assert_interrupted(Launcher(tmp_path / "run", **told))
+@pytest.mark.parametrize("fork", [1, 4])
+def test_a_signal_while_a_process_is_being_started_is_heard(launch_with, kind, fork):
+    assert_interrupted(launch_with(SIGNAL_AT_FORK=f"{int(kind)}:{fork}"))
 
 
-def test_a_signal_while_a_process_is_being_restarted_is_heard(tmp_path):
-    launcher = Launcher(tmp_path / "run", SIGNAL_AT_FORK=f"{int(signal.SIGTERM)}:5")
+def test_a_signal_while_a_process_is_being_restarted_is_heard(launch_with):
+    launcher = launch_with(SIGNAL_AT_FORK=f"{int(signal.SIGTERM)}:5")
     pids = launcher.all()
     os.kill(pids[1], signal.SIGKILL)
     assert_interrupted(launcher)
 
 
-@pytest.mark.parametrize("milliseconds", range(0, 20, 4))
-def test_a_signal_soon_after_the_first_child_is_heard(tmp_path, milliseconds):
-    launcher = Launcher(tmp_path / "run")
+@pytest.mark.parametrize("milliseconds", [0, 8, 16])
+def test_a_signal_soon_after_the_first_child_is_heard(launcher, milliseconds):
     pid = launcher.process.pid
     children = Path(f"/proc/{pid}/task/{pid}/children")
     end = time.monotonic() + PATIENCE
@@ -264,8 +274,8 @@ def test_a_signal_soon_after_the_first_child_is_heard(tmp_path, milliseconds):
 
 
 @pytest.mark.skipif(not shutil.which("nohup"), reason="needs nohup")
-def test_a_launcher_outlives_its_terminal_under_nohup(tmp_path):
-    launcher = Launcher(tmp_path / "run", prefix=["nohup"])
+def test_a_launcher_outlives_its_terminal_under_nohup(launch_with):
+    launcher = launch_with(prefix=["nohup"])
     launcher.all()
     launcher.process.send_signal(signal.SIGHUP)
     time.sleep(0.5)

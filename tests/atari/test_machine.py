@@ -27,6 +27,26 @@ def test_a_busy_port_is_named(family):
     machine.check_ports(port, 1)
 
 
+def test_ports_of_a_cluster_that_is_being_launched_are_in_use():
+    """Though none of its processes listens yet, and until it ends, however it does."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    with (
+        pytest.raises(ZeroDivisionError),
+        machine.reserved_ports(port, 1),
+    ):
+        with (
+            pytest.raises(UserError, match=f"port {port} is in use"),
+            machine.reserved_ports(port, 1),
+        ):
+            raise AssertionError
+        machine.check_ports(port, 1)  # its own processes can have it
+        raise ZeroDivisionError
+    with machine.reserved_ports(port, 1):
+        pass
+
+
 def test_ports_end_at_65535():
     with pytest.raises(UserError, match="4 ports from there on go beyond 65535"):
         machine.check_ports(65533, 4)
