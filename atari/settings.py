@@ -139,6 +139,10 @@ def process() -> cluster.Cluster | None:
     Raises:
       UserError: the flags or TF_CONFIG do not describe a cluster.
     """
+    if FLAGS.hostname is not None:
+        commandline.say(
+            "note: --hostname has no effect: --ps_hosts and --worker_hosts name machines"
+        )
     if FLAGS.job_name is not None:
         return cluster.from_flags(
             FLAGS.job_name, FLAGS.task_index or 0, FLAGS.ps_hosts, FLAGS.worker_hosts
@@ -338,6 +342,8 @@ def define_flags() -> None:
         _define_play()
     # The name of earlier versions. It is in no group: --help has the new one.
     flags.DEFINE_alias("record", "play_gif")
+    # One of the original, which is as little of a group.
+    flags.DEFINE_string("hostname", None, "Has no effect.")
     _check_values()
 
 

@@ -54,6 +54,27 @@ def test_both_orders(scripts, tmp_path, data_dir, flags, order):
     assert {"paths.png", "evolution.gif"} <= {path.name for path in folder.iterdir()}
 
 
+def test_flags_of_the_original_work(scripts, tmp_path, data_dir):
+    """Each data set in a folder of its own, and one that has no effect."""
+    (tmp_path / "house").mkdir()
+    for file in data_dir.glob("*.mat"):
+        file.rename(tmp_path / "house" / file.name)
+    finished = scripts.fork(
+        tmp_path,
+        SCRIPT,
+        *SMALL,
+        "--record=results",
+        f"--cifar_data_dir={data_dir}",
+        "--svhn_data_dir=house",
+        "--dropout=0.5",
+    )
+    assert finished.status == 0, finished
+    assert "note: --dropout has no effect" in finished.stderr
+    result = result_of(tmp_path)
+    assert result["data"]["svhn"].startswith("200+50 images")
+    assert "dropout" not in result["flags"]
+
+
 def test_generated_data_are_learned(scripts, tmp_path):
     """With the default grid and settings, but for fewer generations."""
     flags = "--fake_data", "--record=results", "--max_steps=150", "--seed=1"
