@@ -29,7 +29,8 @@ def result_in(folder):
     result = json.loads(line)
     for entry in (result, *result["tasks"]):
         del entry["seconds"]
-    del result["flags"]["checkpoint_seconds"]
+    for name in ("checkpoint_seconds", "save_dir"):  # as they were given, and where
+        del result["flags"][name]
     return result
 
 
