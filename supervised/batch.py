@@ -29,7 +29,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from common import commandline
+from common import commandline, results
 from common.batch import Batch
 from common.commandline import PLACE, REPEAT, UserError
 from supervised import settings
@@ -64,7 +64,7 @@ def main(script: str, count: str) -> None:
 
     Raises:
       UserError: a flag, the number of repeats or a variable of the environment is wrong,
-        or the folder holds repeats of other settings.
+        or the folder holds repeats of other settings or cannot be written.
       OSError: the folder cannot be made or read.
       SystemExit: a process failed, or a signal ended the batch.
     """
@@ -80,6 +80,7 @@ def main(script: str, count: str) -> None:
     seeds, controls = range(first, first + repeats), values["control"]
     missing = _count_missing(batch, seeds, controls)
     if missing:
+        results.check_appendable(filename)
         arguments = given | {
             "seed": f"--seed={first}",
             "runs": f"--runs={repeats}",
@@ -91,7 +92,10 @@ def main(script: str, count: str) -> None:
         _run(command, min(jobs, missing))
         missing = _count_missing(batch, seeds, controls)
     if missing:
-        line = f"{missing} repeats are left to others that are at work on this batch"
+        line = (
+            f"Not learned yet: {missing} that other processes have taken. Should these "
+            "have ended, the same command learns them."
+        )
     else:
         pictures = [f"--{name}={os.path.join(folder, name)}.png" for name in PICTURES]
         _run(
