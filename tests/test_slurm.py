@@ -155,7 +155,10 @@ def test_a_task_that_was_killed_is_submitted_again_alone(slurm, tmp_path):
     submit("2")
     wait_until(lambda: not slurm("squeue", "--noheader"))
     said = (tmp_path / "2.txt").read_text()
-    assert "1 Iteration,  Entire Iter:4," in said and "| after 1v3 | 6 |" in said
+    assert (
+        "1 Iteration,  Entire Iter:4," in said
+        and "| after 1v3 | 0 of 6 converged |" in said
+    )
     seeds = [result["seed"] for result in results.read(folder.glob("*.jsonl"))]
     assert sorted(seeds) == list(range(6))
     for name in ("results-0.jsonl", "results-4.jsonl"):

@@ -190,7 +190,7 @@ def test_every_repeat_has_a_seed_and_a_numbered_line_that_names_it(finished):
 @pytest.mark.slow
 def test_a_batch_ends_with_its_table_and_pictures(finished):
     folder, done = finished
-    assert "| 1v2 | after 1v3 | 3 |" in done.stdout
+    assert "| 1v2 | after 1v3 | 0 of 3 converged |" in done.stdout
     for name in ("generations", "curves", "accuracies", "usage", "retention"):
         assert f"Picture: {folder.name}/{name}.png\n" in done.stdout
         assert (folder / f"{name}.png").stat().st_size > 1000
@@ -204,7 +204,10 @@ def test_a_finished_batch_only_draws(finished):
     variables = {"BATCH_DIR": folder.name, "FIRST_SEED": "100"}
     done = batch(folder.parent, "3", *TINY, **variables)
     assert done.returncode == 0, done.stderr
-    assert "| 1v2 | after 1v3 | 3 |" in done.stdout and "Iteration" not in done.stdout
+    assert (
+        "| 1v2 | after 1v3 | 0 of 3 converged |" in done.stdout
+        and "Iteration" not in done.stdout
+    )
     assert (folder / "results.jsonl").read_text() == before
 
 
