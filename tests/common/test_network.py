@@ -324,7 +324,7 @@ def fuzzed(folder, about, arrays):
 
 
 def test_nonsensical_networks_are_refused_or_shown(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(checkpoint.disk, "sync", lambda descriptor: None)
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setattr("reports.paths.draw_paths", lambda *_: None)
     folder, refused = tmp_path / "net", 0
     network.write_network(folder, learned())
@@ -340,7 +340,7 @@ def test_nonsensical_networks_are_refused_or_shown(tmp_path, monkeypatch, capsys
 
 
 def test_nonsensical_states_are_refused_or_are_states(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint.disk, "sync", lambda descriptor: None)
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
     network.save_state(tmp_path, interrupted())
     (folder,) = checkpoint.saved(tmp_path)
     refused = 0
