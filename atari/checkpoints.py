@@ -16,9 +16,9 @@ import numpy as np
 from a3c import ConvGrid
 from atari import environments
 from atari.scores import BINS, SCORE_EPISODES
-from common import checkpoint
+from common import checkpoint, schema
 from common.checkpoint import Arrays
-from common.commandline import UserError
+from common.commandline import UserError, printable
 from common.require import require
 
 FOLDER = "checkpoints"  # in the folder of a run, if no other one is named
@@ -31,7 +31,6 @@ GRID_FIELDS = ("L", "M", "N", "kernel_num", "stride_size", "actions", "use_lstm"
 MAY_CHANGE = ("max_time_step", "stop_score")
 
 _TEXT_CHARACTERS = 100  # of a value in a message
-MOST = 2**53  # of whatever is counted: as far as a float holds every integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +179,7 @@ def nothing_to_do(about: About, folder: str) -> str | None:
         return None
     return (
         f"Nothing to do: all tasks in {folder} are finished; the results are in "
-        f"{_printable(about.results)}"
+        f"{printable(about.results)}"
     )
 
 
@@ -209,62 +208,67 @@ def _refusing(message: str) -> Iterator[None]:
     """Turns what is wrong with facts and arrays into a UserError with the reason."""
     try:
         yield
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise UserError(f"{message}: {checkpoint.reason(error)}") from error
 
 
+def _folder(value: object, place: str) -> None:
+    """The name of a folder, which may have any characters."""
+    require(isinstance(value, str), f"{place} is not the name of a folder")
+
+
+_GRID = schema.record(
+    {
+        "L": schema.whole(2),
+        "M": schema.whole(1),
+        "N": schema.whole(1),
+        "kernel_num": schema.list_of(schema.whole(1)),
+        "stride_size": schema.list_of(schema.whole(1)),
+        "actions": schema.list_of(schema.whole(1)),
+        "use_lstm": schema.boolean,
+    }
+)
+_FACTS = schema.record(
+    {
+        "grid": _GRID,
+        "games": schema.list_of(schema.text),
+        "actors": schema.whole(2),
+        "flags": schema.record(
+            {"max_time_step": schema.whole(1)}, {"log_dir": _folder}
+        ),
+    },
+    optional={"results": schema.nullable(_folder)},
+)
+_CURVE = schema.columns(
+    {"steps": schema.whole(0), "return": schema.number(), "episodes": schema.whole(0)}
+)
+
+
 def _about(facts: dict) -> About:
-    """The About that `to_json` made; raises ValueError or KeyError if it made none."""
-    grid, games, flags = facts["grid"], facts["games"], facts["flags"]
-    require(isinstance(grid, dict), "the grid is not an object")
-    require(isinstance(games, list) and len(games) > 0, "the games are not a list")
-    require(all(map(_is_text, games)), "the name of a game is not text")
-    require(_is_count(facts["actors"], 2), "the actors are not a number from 2 on")
-    _check_flags(flags)
+    """The About that `to_json` made; raises ValueError if it made none."""
+    _FACTS(facts, "")
+    schema.flag_values(facts["flags"], "flags")
     about = About(
-        grid=_grid(grid),
-        games=tuple(games),
+        grid=_grid(facts["grid"]),
+        games=tuple(facts["games"]),
         actors=facts["actors"],
-        flags=flags,
-        outcomes=facts["outcomes"],
+        flags=facts["flags"],
+        outcomes=facts.get("outcomes"),
     )
     _check_games(about)
     _check_outcomes(about)
     return dataclasses.replace(about, results=_results(facts, about))
 
 
-def _results(facts: dict, about: About) -> str | None:
-    """Where the results of a checkpoint are."""
-    if "results" not in facts:  # of an earlier version, which wrote them all the same
-        return about.flags.get("log_dir") if about.is_finished else None
-    results = facts["results"]
-    is_folder = results is None or isinstance(results, str)
-    require(is_folder, "results is not the name of a folder")
-    require(results is None or about.is_finished, "there are results of other tasks")
-    return results
-
-
 def _grid(given: dict) -> ConvGrid:
     """The grid of a checkpoint."""
-    L, M, N = (given[name] for name in "LMN")
-    require(_is_count(L, 2), "the number of layers, L, is not a number from 2 on")
-    require(_is_count(M, 1), "the number of modules, M, is not a number from 1 on")
-    require(_is_count(N, 1) and N <= M, "N is not a number from 1 to M")
-    for name in ("kernel_num", "stride_size", "actions"):
-        values = given[name]
-        are_counts = isinstance(values, list) and all(_is_count(v, 1) for v in values)
-        require(are_counts, f"{name} is not made of numbers from 1 on")
+    require(given["N"] <= given["M"], "grid.N is larger than grid.M")
     for name in ("kernel_num", "stride_size"):
-        require(len(given[name]) == L - 1, f"{name} has not a number a conv layer")
-    require(isinstance(given["use_lstm"], bool), "use_lstm is neither true nor false")
+        fits = len(given[name]) == given["L"] - 1
+        require(fits, f"grid.{name} has not a number a conv layer")
+    values = {name: given[name] for name in GRID_FIELDS}
     grid = ConvGrid(
-        L=L,
-        M=M,
-        N=N,
-        kernel_num=tuple(given["kernel_num"]),
-        stride_size=tuple(given["stride_size"]),
-        actions=tuple(given["actions"]),
-        use_lstm=given["use_lstm"],
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()},
         screen=environments.SCREEN,
         frames=environments.FRAMES,
     )
@@ -272,18 +276,11 @@ def _grid(given: dict) -> ConvGrid:
     return grid
 
 
-def _check_flags(flags: dict) -> None:
-    """Checks the flags that are used; the others are only compared."""
-    require(isinstance(flags, dict), "the flags are not an object")
-    require(_is_count(flags["max_time_step"], 1), "max_time_step is not a number")
-    folder = flags.get("log_dir", "")
-    require(isinstance(folder, str), "log_dir is not the name of a folder")
-
-
 def _check_games(about: About) -> None:
     """Checks that the games exist, with as many actions as the heads have."""
+    require(len(about.games) > 0, "games is empty")
     fits = len(about.grid.actions) == len(about.games)
-    require(fits, "the actions are those of other games")
+    require(fits, "grid.actions are those of other games")
     for game, actions in zip(about.games, about.grid.actions):
         require(game in environments.games(), f"no game is called {game!a}")
         fits = environments.actions(game) == actions
@@ -292,95 +289,57 @@ def _check_games(about: About) -> None:
 
 def _check_outcomes(about: About) -> None:
     """Checks the outcomes of the tasks that are over."""
-    outcomes, grid = about.outcomes, about.grid
-    require(isinstance(outcomes, list), "the outcomes are not a list")
-    require(len(outcomes) <= len(about.games), "there are more outcomes than tasks")
-    for number, (outcome, game) in enumerate(zip(outcomes, about.games), 1):
-        require(isinstance(outcome, dict), f"the outcome of task {number} is no object")
-        name, path, curve = (outcome[key] for key in ("name", "path", "curve"))
-        require(name == game, f"the outcome of task {number} is of another game")
-        for key in ("steps", "generations"):
-            require(
-                _is_count(outcome[key]), f"the {key} of task {number} are no number"
-            )
-        score = outcome["score"]
-        require(
-            score is None or _is_number(score),
-            f"the score of task {number} is not a number",
-        )
-        fits = _is_path(path, grid)
-        require(fits, f"the path of task {number} is none through the grid")
-        require(_is_curve(curve), f"the curve of task {number} is not made of numbers")
+    grid = about.grid
+    check = schema.record(
+        {
+            "name": schema.text,
+            "generations": schema.whole(0),
+            "steps": schema.whole(0),
+            "score": schema.nullable(schema.number()),
+            "path": schema.list_of(
+                schema.list_of(schema.whole(0, grid.M - 1), grid.N), grid.L
+            ),
+            "curve": _CURVE,
+        }
+    )
+    schema.list_of(check)(about.outcomes, "outcomes")
+    names = tuple(outcome["name"] for outcome in about.outcomes)
+    require(names == about.games[: len(names)], "outcomes are of other games")
+
+
+def _results(facts: dict, about: About) -> str | None:
+    """Where the results of a checkpoint are."""
+    if "results" not in facts:  # of an earlier version, which wrote them all the same
+        return about.flags.get("log_dir") if about.is_finished else None
+    results = facts["results"]
+    require(results is None or about.is_finished, "results are of other tasks")
+    return results
 
 
 def _check_arrays(arrays: Arrays, about: About) -> None:
     """Checks that arrays fit the graph, and that they are a state of the cluster."""
-    for name, (dtype, shape) in array_types(about.grid, about.actors).items():
-        array = arrays[name]
-        fits = array.dtype == dtype and array.shape == shape
-        require(fits, f"the array {name} is of another network")
-        require(np.isfinite(array).all(), f"the array {name} holds infinity or NaN")
-        if name.endswith("/square"):
-            require((array >= 0).all(), f"the array {name} holds a negative square")
-    for name in ("task", "steps", "generation", "versions", "played"):
-        array = arrays[name]
-        require((array >= 0).all(), f"the array {name} holds a negative number")
-        require((array <= MOST).all(), f"the array {name} holds too large a number")
+    types = array_types(about.grid, about.actors)
+    types |= {"curve": ("float64", (2, BINS)), "recent": ("float64", (None,))}
+    for name, (dtype, shape) in types.items():
+        require(name in arrays, f"there is no array {name}")
+        require(arrays[name].dtype == dtype, f"the array {name} is not of {dtype}")
+        check = schema.array(np.dtype(dtype).kind, shape, *_range(name, about))
+        check(arrays[name], f"the array {name}")
+    fixed = schema.binary(types["fixed_paths"][1])
+    fixed(arrays["fixed_paths"], "the array fixed_paths")
     is_next = int(arrays["task"]) == len(about.outcomes)
     require(is_next, "there is not an outcome for each task that is over")
-    paths, fixed = arrays["paths"], arrays["fixed_paths"]
-    exist = (paths >= 0).all() and (paths < about.grid.M).all()
-    require(exist, "there is a path through modules that do not exist")
-    require(np.isin(fixed, (0, 1)).all(), "the fixed paths are not made of 0 and 1")
-    curve, recent = arrays["curve"], arrays["recent"]
-    fits = curve.dtype == "float64" and curve.shape == (2, BINS)
-    require(fits and np.isfinite(curve).all(), "the curve is not made of numbers")
-    require((curve[1] >= 0).all(), "the curve has a negative number of episodes")
-    fits = recent.dtype == "float64" and recent.ndim == 1
-    require(fits and np.isfinite(recent).all(), "the returns are not numbers")
-    require(len(recent) <= SCORE_EPISODES, "there are too many returns")
+    require((arrays["curve"][1] >= 0).all(), "the curve has episodes below 0")
+    require(len(arrays["recent"]) <= SCORE_EPISODES, "there are too many returns")
 
 
-def _is_path(path: object, grid: ConvGrid) -> bool:
-    """Whether it is a path: L lists of N modules."""
-    return (
-        isinstance(path, list)
-        and len(path) == grid.L
-        and all(isinstance(row, list) and len(row) == grid.N for row in path)
-        and all(_is_count(m) and m < grid.M for row in path for m in row)
-    )
-
-
-def _is_curve(curve: object) -> bool:
-    """Whether it is what `scores.Curve.points` gives."""
-    names = ("steps", "return", "episodes")
-    if not isinstance(curve, dict) or not all(
-        isinstance(curve.get(name), list) for name in names
-    ):
-        return False
-    steps, returns, episodes = (curve[name] for name in names)
-    return (
-        len(steps) == len(returns) == len(episodes)
-        and all(map(_is_count, steps + episodes))
-        and all(map(_is_number, returns))
-    )
-
-
-def _is_count(value: object, least: int = 0) -> bool:
-    """Whether it is an integer from `least` on, and none that only hostile files have."""
-    return type(value) is int and least <= value <= MOST
-
-
-def _is_number(value: object) -> bool:
-    """Whether it is a number that calculations can use."""
-    if type(value) is int:
-        return abs(value) <= MOST
-    return isinstance(value, float) and math.isfinite(value)
-
-
-def _is_text(value: object) -> bool:
-    """Whether it is text that a terminal can be given."""
-    return isinstance(value, str) and value.isprintable()
+def _range(name: str, about: About) -> tuple[float, float]:
+    """The least and the most that a number in an array of this name can be."""
+    if name == "paths":
+        return 0, about.grid.M - 1
+    if name in ("task", "steps", "generation", "versions", "played"):
+        return 0, schema.LARGEST_WHOLE
+    return (0 if name.endswith("/square") else -math.inf), math.inf
 
 
 # ---- As a user reads it ----
@@ -402,9 +361,4 @@ def _as_text(value):
         return str(value).lower()
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    return _printable(str(value)[:_TEXT_CHARACTERS])
-
-
-def _printable(text):
-    """Text that a terminal can be given, whatever a file says."""
-    return text if text.isprintable() else ascii(text)
+    return printable(str(value)[:_TEXT_CHARACTERS])

@@ -9,8 +9,6 @@ import datetime
 import functools
 import json
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -25,9 +23,8 @@ from rich.text import Text
 from atari import checkpoints, machine, settings
 from atari.cluster import PS, WORKER, Cluster
 from atari.stopping import Stopping
-from common import folders
+from common import folders, schema, shell
 from common.commandline import UserError, say
-from common.require import require
 
 ACTORS_PER_SERVER = 16
 
@@ -36,15 +33,24 @@ START_SECONDS = 20  # a process that ends before that did not start well
 START_TRIES = 5  # of a process that never starts well
 STOP_SECONDS = 10  # for a process to end by itself
 
-# What reading a file of nonsense, and looking at what it holds, raises.
-_NO_STATUS = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
+_ACTOR = schema.record(
+    {
+        "score": schema.nullable(schema.number()),
+        "episodes": schema.whole(0),
+        "path": schema.text,
+    }
+)
+_STATUS = schema.record(
+    {
+        "task": schema.whole(0),
+        "game": schema.text,
+        "steps": schema.whole(0),
+        "steps_per_second": schema.number(),
+        "generation": schema.whole(0),
+        "score": schema.nullable(schema.number()),
+        "actors": schema.list_of(_ACTOR),
+        "fixed_path": schema.nullable(schema.text),
+    }
 )
 
 
@@ -77,9 +83,7 @@ def run(plan: settings.Launch) -> None:
         return
     with machine.reserved_ports(plan.first_port, servers + actors + 1):
         folder, line = _launch(plan, servers, actors)
-    print(f"Results: {folder}")
-    for command in _commands(folder, plan.checkpoint_dir):
-        print(command)
+    print(f"Results: {folder}\n{shell.tensorboard(folder)}\n{_watching(plan, folder)}")
     print(line)
 
 
@@ -96,6 +100,14 @@ def _launch(plan, servers, actors):
     return folder, run_processes(servers, actors, plan.first_port, folder)
 
 
+def _watching(plan, folder):
+    """The command that plays what was learned."""
+    saved = plan.checkpoint_dir or os.path.join(folder, checkpoints.FOLDER)
+    gif = os.path.join(folder, "played.gif")
+    flags = ["--play", f"--checkpoint_dir={saved}", f"--play_gif={gif}"]
+    return shell.python(sys.argv[0], *flags)
+
+
 def _nothing_to_do(plan, actors):
     """The line that says so where nothing is left to learn of a checkpoint; else None.
 
@@ -109,26 +121,6 @@ def _nothing_to_do(plan, actors):
     now = checkpoints.About(plan.grid, plan.games, actors, plan.flags, [])
     checkpoints.check_same_settings(about, now, plan.decisive, plan.checkpoint_dir)
     return checkpoints.nothing_to_do(about, plan.checkpoint_dir)
-
-
-def _commands(folder, checkpoint_dir):
-    """What to do with what was learned, as it is typed in the folder that the user is in."""
-    bin_folder = os.path.dirname(sys.executable)
-    python = _as_typed(sys.executable)
-    board = [_as_typed(os.path.join(bin_folder, "tensorboard"))]
-    if not os.path.exists(board[0]):
-        board = [python, "-m", "tensorboard.main"]
-    gif = os.path.join(folder, "played.gif")
-    saved = checkpoint_dir or os.path.join(folder, checkpoints.FOLDER)
-    watch = [python, sys.argv[0], "--play", f"--checkpoint_dir={saved}"]
-    yield shlex.join([*board, f"--logdir={folder}"])
-    yield shlex.join([*watch, f"--play_gif={gif}"])
-
-
-def _as_typed(filename):
-    """A file as it is typed: from the folder that the user is in, if it lies in there."""
-    relative = os.path.relpath(filename)
-    return filename if relative.startswith(os.pardir) else relative
 
 
 def run_processes(
@@ -326,26 +318,10 @@ def _read_status(filename):
     try:
         with open(filename) as file:
             status = json.load(file)
-        _check_status(status)
+        _STATUS(status, "")
         return status
-    except _NO_STATUS:
+    except (OSError, ValueError, RecursionError):
         return None
-
-
-def _check_status(status):
-    """Raises one of _NO_STATUS unless it is of Recorder's making."""
-    for name in ("task", "steps", "generation"):
-        require(type(status[name]) is int, f"{name} is not a number")
-    require(status["game"].isprintable(), "the game has no name to print")
-    float(status["steps_per_second"])
-    for actor in [status, *status["actors"]]:
-        require(
-            actor["score"] is None or isinstance(actor["score"], float),
-            "a score is not a number",
-        )
-    paths = [status["fixed_path"] or "", *(a["path"] for a in status["actors"])]
-    require(all(re.fullmatch(r"[\d, ]*", path) for path in paths), "no path")
-    require(all(type(a["episodes"]) is int for a in status["actors"]), "no episodes")
 
 
 def _headline(status):
@@ -361,7 +337,8 @@ def _panel(status, processes):
     table = Table("actor", "score", "episodes", "path", box=None, header_style="dim")
     for number, actor in enumerate(status["actors"]):
         score = "" if actor["score"] is None else f"{actor['score']:.2f}"
-        table.add_row(str(number), score, str(actor["episodes"]), actor["path"])
+        path = Text(actor["path"])  # no markup
+        table.add_row(str(number), score, str(actor["episodes"]), path)
     restarted = ", ".join(
         f"{p.name} {p.restarts}x" for p in processes if p.restarts
     )  # fmt: skip
