@@ -24,7 +24,7 @@ from atari.sessions import LOST
 from atari.stopping import Stopping
 from common import checkpoint, folders
 from common import tf1 as tf
-from common.commandline import say
+from common.commandline import UserError, say
 
 
 class GaWorker:
@@ -341,9 +341,16 @@ class GaWorker:
         """Writes a checkpoint.
 
         Raises:
+          UserError: training diverged; the checkpoint before is the last one.
           OSError: it cannot be written; the one before is whole.
         """
         arrays = self.graph.read_all(session)
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise UserError(
+                f"task {int(arrays['task']) + 1}: training diverged within "
+                f"{int(arrays['steps']):,} steps, a parameter is not finite; nothing of "
+                "it is kept: choose a lower --learning_rate"
+            )
         number = sum(outcome["steps"] for outcome in self._outcomes)
         number += int(arrays["steps"])
         arrays |= {"curve": self._curve.values, "recent": np.array(self._curve.recent)}

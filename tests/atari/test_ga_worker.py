@@ -219,6 +219,20 @@ def test_a_task_ends_on_a_score(world):
     worker.close()
 
 
+def test_a_network_that_diverged_is_not_saved(world, monkeypatch):
+    worker, session = world.start()
+    worker.save(session)
+    kept = checkpoint.saved(world.settings.checkpoint_dir)
+    arrays = worker.graph.read_all(session)
+    broken = next(n for n, a in arrays.items() if a.dtype == np.float32 and a.size)
+    arrays[broken] = np.full_like(arrays[broken], np.nan)
+    monkeypatch.setattr(worker.graph, "read_all", lambda _: dict(arrays))
+    with pytest.raises(UserError, match="task 1: training diverged within .* steps"):
+        worker.save(session)
+    assert checkpoint.saved(world.settings.checkpoint_dir) == kept
+    worker.close()
+
+
 def test_a_worker_that_dies_goes_on_with_what_the_servers_hold(world):
     worker, session = world.start()
     world.play([1, 5, 3])
