@@ -223,7 +223,7 @@ class Curves:
         seconds = time.monotonic() - self._since
         if seconds < LOG_SECONDS:
             return
-        values = dict(losses) | {"charts/steps_per_second": self._steps / seconds}
+        values = dict(losses) | {"speed/steps_per_second": self._steps / seconds}
         if self._returns:
             values["charts/episodic_return"] = np.mean(self._returns)
         self._events.scalars(at, values)

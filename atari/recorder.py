@@ -67,7 +67,7 @@ class Recorder:
     def _add_curves(self, state, episodes, geopaths, speed):
         best = geopaths[int(np.argmax(scores(state.returns, state.played)))]
         values = {
-            "charts/steps_per_second": speed,
+            "speed/steps_per_second": speed,
             "evolution/generation": state.generation,
             "evolution/diversity": pathnet.diversity(geopaths),
             "evolution/overlap": pathnet.overlap(best, state.fixed_paths.max(0)),

@@ -254,7 +254,7 @@ class Repeat:
         display.note_crowding(number, task, self._net.grid, fixed_path)
         learning = self._begin(number, task)
         progress = self._experiment.display.progress(number, task, learning.generation)
-        self._recorder.begin(learning.generation)
+        self._recorder.begin(number, task, learning.generation)
         self.checkpoints.begin_task()
         try:
             while not learning.ended:

@@ -1,5 +1,11 @@
-"""What a repeat leaves to look at: TensorBoard events, pictures of its paths."""
+"""What a repeat leaves to look at: TensorBoard events, pictures of its paths.
 
+Each task is a run of its own to TensorBoard, with the same tags from its first generation
+on, so that one chart has the curves of all tasks over each other. What goes on from one
+task to the next is in the folder itself.
+"""
+
+import contextlib
 import os
 import time
 
@@ -30,18 +36,25 @@ class Recorder:
         self._net = net
         self._test_every = test_every
         self._events = Events(folder, net.graph)
+        self._task_events = None
         self._events.text("flags", as_markdown(flags))
         self._snapshots = []
         self._before = 0  # generations of earlier tasks
         self._last = None  # step and time of the last point
 
-    def begin(self, generation: int) -> None:
-        """Goes on with a task that has had so many generations."""
+    def begin(self, number: int, task: Task, generation: int) -> None:
+        """Goes on with a task, numbered from 0 on, that has had so many generations."""
+        folder = os.path.join(self._folder, f"task{number + 1}_{task.name}")
+        with contextlib.suppress(FileExistsError):  # of a run that is resumed
+            os.mkdir(folder)  # and no folder above: one that was deleted stays so
+        self._task_events = Events(folder)
         self._last = (self._before + generation, time.monotonic())
 
     def flush(self) -> None:
         """Hands over the events so far."""
         self._events.flush()
+        if self._task_events:
+            self._task_events.flush()
 
     def add(
         self,
@@ -72,23 +85,24 @@ class Recorder:
         )
         if ends:
             self._before = step
+            self._task_events.close()
+            self._task_events = None
 
     def _add_curves(self, number, task, now, ends):
         """The curves of a task, over its own generations."""
-        family = f"task{number + 1}"
         curves = {
-            f"{family}/fitness": now.best_fitness,
-            f"{family}/mean_fitness": now.fitness.mean(),
-            f"{family}/loss": now.loss[now.winner],
+            "charts/fitness": now.best_fitness,
+            "charts/mean_fitness": now.fitness.mean(),
+            "losses/cross_entropy": now.loss[now.winner],
         }
         if now.number % self._test_every == 0 or ends:
-            curves[f"{family}/accuracy_test"] = self._net.accuracy(
+            curves["charts/accuracy_test"] = self._net.accuracy(
                 now.active,
                 task.test.images[:TEST_IMAGES],
                 task.test.labels[:TEST_IMAGES],
                 number,
             )
-        self._events.scalars(now.number, curves)
+        self._task_events.scalars(now.number, curves)
 
     def _add_evolution(self, step, now, geopaths, best, fixed_path):
         """The curves that go on from one task to the next."""
@@ -100,7 +114,7 @@ class Recorder:
                 "evolution/diversity": pathnet.diversity(geopaths),
                 "evolution/overlap": pathnet.overlap(best, fixed_path),
                 "evolution/active_modules": now.active.sum(),
-                "charts/generations_per_second": (step - last_step)
+                "speed/generations_per_second": (step - last_step)
                 / (moment - last_moment),
             },
         )
@@ -139,7 +153,7 @@ class Recorder:
 class NoRecorder:
     """Of repeats that leave their line in the results alone."""
 
-    def begin(self, generation: int) -> None:
+    def begin(self, number: int, task: Task, generation: int) -> None:
         pass
 
     def flush(self) -> None:

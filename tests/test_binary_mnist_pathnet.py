@@ -129,9 +129,23 @@ def default_run(scripts, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def events(default_run):
-    """The default run's events as TensorBoard reads them, all points kept."""
+    """The default run's events of what goes on from task to task."""
+    return read_events(default_run[1])
+
+
+@pytest.fixture(scope="module")
+def task_events(default_run):
+    """The default run's events of each task."""
+    return [read_events(default_run[1] / name) for name in TASK_RUNS]
+
+
+TASK_RUNS = "task1_1v3", "task2_1v2"
+
+
+def read_events(folder):
+    """The events in a folder as TensorBoard reads them, all points kept."""
     everything = {"scalars": 0, "images": 0, "tensors": 0}
-    return EventAccumulator(str(default_run[1]), size_guidance=everything).Reload()
+    return EventAccumulator(str(folder), size_guidance=everything).Reload()
 
 
 def curve(events, tag):
@@ -207,7 +221,8 @@ def test_default_run_leaves_its_files(default_run):
     assert datetime.strptime(started[1], "%Y%m%d-%H%M%S") <= datetime.now()
     names = sorted(path.name for path in folder.iterdir())
     assert names[0].startswith("events.out.tfevents.")
-    assert names[1:] == ["evolution.gif", "paths.png", "results.jsonl"]
+    files = ["evolution.gif", "paths.png", "results.jsonl", "run.json"]
+    assert names[1:] == [*files, *TASK_RUNS]
     with Image.open(folder / "paths.png") as picture:
         picture.load()
         assert picture.format == "PNG"
@@ -281,37 +296,42 @@ def test_curves_of_results_are_whole(default_run):
         assert max(fitness[:-1]) < 0.99  # it ended with the first that was good enough
 
 
-def test_event_tags(events):
+def test_event_tags(events, task_events):
+    for of_task in task_events:
+        assert set(of_task.Tags()["scalars"]) == {
+            "charts/fitness",
+            "charts/mean_fitness",
+            "charts/accuracy_test",
+            "losses/cross_entropy",
+        }
     tags = events.Tags()
-    of_task = "fitness", "mean_fitness", "loss", "accuracy_test"
     assert set(tags["scalars"]) == {
-        *(f"task{task}/{name}" for task in (1, 2) for name in of_task),
         "evolution/diversity",
         "evolution/overlap",
         "evolution/active_modules",
-        "charts/generations_per_second",
+        "speed/generations_per_second",
     }
     assert tags["images"] == ["evolution/population"]
     assert tags["tensors"] == ["flags"]
     assert tags["graph"]
 
 
-def test_events_of_each_task(default_run, events):
+def test_events_of_each_task(default_run, task_events):
     _, _, result = default_run
-    for number, task in enumerate(result["tasks"], 1):
+    for events, task in zip(task_events, result["tasks"], strict=True):
         count = task["generations"]
         generations = list(range(1, count + 1))
-        steps, fitness = curve(events, f"task{number}/fitness")
+        steps, fitness = curve(events, "charts/fitness")
         assert steps == generations == task["curve"]["generation"]
         np.testing.assert_array_equal(fitness, np.float32(task["curve"]["fitness"]))
-        steps, mean = curve(events, f"task{number}/mean_fitness")
+        steps, mean = curve(events, "charts/mean_fitness")
         assert steps == generations
         assert np.all(np.array(mean) <= np.array(fitness))
         assert np.any(np.array(mean) < np.array(fitness))
-        steps, loss = curve(events, f"task{number}/loss")
+        steps, loss = curve(events, "losses/cross_entropy")
         assert steps == generations
         assert 0 < loss[-1] < 0.2 < loss[0]
-        steps, accuracy = curve(events, f"task{number}/accuracy_test")
+        steps, accuracy = curve(events, "charts/accuracy_test")
         assert steps == sorted({*range(10, count, 10), count})
         # The curve is of the first 2,000 held-out images, the result of all.
         assert accuracy[-1] == pytest.approx(task["accuracy_test"], abs=0.01)
@@ -338,7 +358,7 @@ def test_events_of_the_evolution(default_run, events):
     assert active[one - 1] == first.sum()
     assert active[-1] == (first | second).sum()
 
-    steps, speed = curve(events, "charts/generations_per_second")
+    steps, speed = curve(events, "speed/generations_per_second")
     assert steps == list(range(1, one + two + 1))
     assert min(speed) > 0
 
@@ -417,17 +437,18 @@ def test_repeats_equal_runs_of_their_seeds(repeats):
 
 def test_each_repeat_leaves_its_own_pictures(repeats):
     _, folder, _ = repeats["5 and 6"]
-    names = ["results.jsonl", "seed_5", "seed_6"]
+    names = ["results.jsonl", "run.json", "seed_5", "seed_6"]
     assert sorted(path.name for path in folder.iterdir()) == names
-    for name in names[1:]:
+    for name in names[2:]:
         events, *rest = sorted(path.name for path in (folder / name).iterdir())
         assert events.startswith("events.out.tfevents.")
-        assert rest == ["evolution.gif", "paths.png"]
+        assert rest == ["evolution.gif", "paths.png", *TASK_RUNS]
 
 
 def test_record_results_leaves_nothing_else(repeats):
     _, folder, _ = repeats["5"]
-    assert [path.name for path in folder.iterdir()] == ["results.jsonl"]
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"results.jsonl", "run.json"}
 
 
 # ---- Flags ----
@@ -565,8 +586,8 @@ def test_presets_name_whole_systems(scripts, cwd, preset):
 def test_the_held_out_curve_can_have_a_point_a_generation(scripts, cwd):
     size = "--L=2", "--T=4", "--max_steps=3", "--filt=10", "--test_every=1"
     succeeded(scripts.fork(cwd, SCRIPT, *size))
-    events = EventAccumulator(str(run_folder(cwd))).Reload()
-    assert curve(events, "task1/accuracy_test")[0] == [1, 2, 3]
+    events = read_events(run_folder(cwd) / TASK_RUNS[0])
+    assert curve(events, "charts/accuracy_test")[0] == [1, 2, 3]
 
 
 TINY = ("--L=2", "--T=5", "--max_steps=4", "--filt=10", "--fake_data")

@@ -90,15 +90,16 @@ def results_below(folder):
 
 
 def scalars_below(folder):
-    """Checksum of each curve in the one events file below a folder, but for speeds."""
-    (file,) = folder.rglob("events.out.tfevents.*")
-    events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
-    curves = {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-        if "per_second" not in tag
-    }
-    return {tag: digest(repr(curve).encode()) for tag, curve in curves.items()}
+    """Checksum of each curve in the event files below a folder, but for speeds."""
+    curves = {}
+    for file in folder.rglob("events.out.tfevents.*"):
+        events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
+        for tag in events.Tags()["scalars"]:
+            if "per_second" not in tag:
+                points = [(event.step, event.value) for event in events.Scalars(tag)]
+                name = f"{file.parent.relative_to(folder)}: {tag}"
+                curves[name] = digest(repr(points).encode())
+    return curves
 
 
 def digest(data):

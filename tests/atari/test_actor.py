@@ -127,7 +127,7 @@ def test_curves_are_means_since_the_last_point(monkeypatch):
             640,
             {
                 "losses/entropy": 0.5,
-                "charts/steps_per_second": 60.0,
+                "speed/steps_per_second": 60.0,
                 "charts/episodic_return": 6.0,
             },
         )

@@ -118,11 +118,13 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     assert result_in(folder) == result_in(sound), told
     arrays = [(base / "net" / "arrays.npz").read_bytes() for base in (cwd, tmp_path)]
     assert arrays[0] == arrays[1], told
-    tags = "task1/fitness", "task2/loss", "evolution/diversity"
-    for tag in tags:
-        assert curve(folder, tag) == curve(sound, tag), told
+    runs = sorted(path.name for path in folder.glob("task*"))
+    assert len(runs) == 2
+    curves = [(".", "evolution/diversity"), (runs[0], "charts/fitness")]
+    for name, tag in [*curves, (runs[1], "losses/cross_entropy")]:
+        assert curve(folder / name, tag) == curve(sound / name, tag), told
     names = {path.name for path in folder.iterdir() if "events" not in path.name}
-    assert names == {"run.json", "results.jsonl", "paths.png", "evolution.gif"}
+    assert names == {"run.json", "results.jsonl", "paths.png", "evolution.gif", *runs}
 
     # As if killed after the network was stored, and resumed from another folder.
     os.rename(tmp_path / "copy", folder / "checkpoints")
