@@ -16,6 +16,7 @@ from common import tf1 as tf
 from common.commandline import UserError
 
 FRAME_MS = 60  # of the GIF; an agent step, 4 frames, takes 67 ms in the game
+GIF_FRAMES = 100  # of the GIF at least: short episodes follow each other in it
 
 
 def play(plan: settings.Play) -> None:
@@ -43,12 +44,15 @@ def play(plan: settings.Play) -> None:
     print(f"Task {task + 1}, {game}, on the path")
     print(pathnet.format_geopath(pathnet.to_geopath(path, about.grid.M)))
     act = policy(arrays, about, task, path, plan.seed)
-    returns = []
-    for episode in range(plan.episodes):
-        gif = plan.gif if episode == 0 else None
-        returns.append(play_episode(game, act, plan.seed + episode, gif))
-        print(f"episode {episode + 1}: return {returns[-1]:g}", flush=True)
-    print(f"mean return {np.mean(returns):.2f} over {plan.episodes} episodes")
+    returns, frames = [], []
+    needed = GIF_FRAMES if plan.gif else 0
+    while len(returns) < plan.episodes or len(frames) < needed:
+        shown = frames if len(frames) < needed else None
+        returns.append(play_episode(game, act, plan.seed + len(returns), shown))
+        print(f"episode {len(returns)}: return {returns[-1]:g}", flush=True)
+    if plan.gif:
+        write_gif(plan.gif, frames)
+    print(f"mean return {np.mean(returns):.2f} over {len(returns)} episodes")
 
 
 def best_path(arrays: dict, about: checkpoints.About, task: int) -> np.ndarray:
@@ -100,23 +104,23 @@ def policy(
     )
 
 
-def play_episode(game: str, act: Callable, seed: int, gif: str | None = None) -> float:
+def play_episode(game: str, act: Callable, seed: int, frames: list | None) -> float:
     """Plays one episode.
 
     Args:
       game: its name. act: as of `policy`. seed: of the environment.
-      gif: file for a GIF of it, or None. A second environment with the same seed and
-        the same actions shows what the first one's player does not see: colours.
+      frames: takes the episode's frames, uint8 [height, width, 3] each, if it is a list.
+        A second environment with the same seed and the same actions shows what the
+        first one's player does not see: colours.
 
     Returns:
       The episode's return.
-    Raises:
-      OSError: the GIF cannot be written.
     """
     environment = environments.make(game, 1, threads=1)
     observation, _ = environment.reset(seed=seed)
-    screen = environments.Screen(game, seed) if gif else None
-    frames = [screen.picture()] if gif else []
+    screen = environments.Screen(game, seed) if frames is not None else None
+    if screen:
+        frames.append(screen.picture())
     state = np.zeros([2, 1, a3c.UNITS], np.float32)
     episodic_return, ended = 0.0, False
     progress = tqdm(unit=" steps", disable=None, leave=False)
@@ -127,12 +131,10 @@ def play_episode(game: str, act: Callable, seed: int, gif: str | None = None) ->
         episodic_return += float(rewards[0])
         ended = bool(over[0] or cut[0])
         progress.update()
-        if gif:
+        if screen:
             frames.append(screen.step(actions))
     progress.close()
     environment.close()
-    if gif:
-        write_gif(gif, frames)
     return episodic_return
 
 

@@ -493,9 +493,14 @@ def _define_play():
         lower_bound=1,
     )
     flags.DEFINE_integer(
-        "play_episodes", 1, "Number of episodes to play.", lower_bound=1
+        "play_episodes",
+        1,
+        "Number of episodes to play; more if the GIF needs them.",
+        lower_bound=1,
     )
-    flags.DEFINE_string("play_gif", None, "File for a GIF of the first episode played.")
+    flags.DEFINE_string(
+        "play_gif", None, "File for a GIF of the first episodes, of 100 frames or more."
+    )
 
 
 def _check_values():

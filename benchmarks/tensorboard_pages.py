@@ -1,7 +1,7 @@
 """Pictures of what TensorBoard shows of a folder of runs, taken by a browser without a screen.
 
     python benchmarks/tensorboard_pages.py --log_dir=logs/RUN --out_dir=DIR
-    python benchmarks/tensorboard_pages.py --log_dir=logs/RUN --out_dir=DIR --tags=task1
+    python benchmarks/tensorboard_pages.py --log_dir=logs/RUN --out_dir=DIR --tags=charts
 
 Starts TensorBoard on a free port of this machine, opens its pages with Chromium and
 writes scalars.png, images.png and graph.png. A page is taken again, with more time to
@@ -42,7 +42,6 @@ BROWSERS = "chromium", "chromium-browser", "google-chrome"
 HEADER, LEFT, RIGHT = 70, 360, 270
 START_SECONDS = 120  # for TensorBoard to answer
 PAGE_SECONDS = 5, 15, 45  # on the page's own clock, which stops while it loads
-TAKE_SECONDS = 180  # for the browser, on a busy machine
 MIN_COLOURED = 500  # pixels: less is a page without a curve or picture
 
 
@@ -89,16 +88,20 @@ def _wait_for_runs(process, address, log_dir):
     )
 
 
-def take(browser, url, file, size):
+def take(browser, url, file, size, deadline):
     """Writes the page at `url` as a PNG of `size`, width and height, in 256 colours.
+
+    Args:
+      deadline: of the monotonic clock, at which the browser is ended.
 
     Returns:
       Whether more is on it than the frame that every page has.
 
     Raises:
-      UserError: the browser fails.
+      UserError: the browser fails, or takes too long.
     """
     for seconds in PAGE_SECONDS:
+        commandline.say(f"{file}: drawing it for {seconds} s of the page's clock")
         with tempfile.TemporaryDirectory() as profile:
             command = [browser, "--headless=new", "--disable-gpu", "--hide-scrollbars"]
             if os.geteuid() == 0:
@@ -110,8 +113,14 @@ def take(browser, url, file, size):
                 f"--screenshot={os.path.abspath(file)}",
                 url,
             ]
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run(command, capture_output=True, timeout=TAKE_SECONDS)
+            left = max(deadline - time.monotonic(), 0)
+            try:
+                subprocess.run(command, capture_output=True, timeout=left)
+            except subprocess.TimeoutExpired as error:
+                raise commandline.UserError(
+                    f"flag --time_limit={FLAGS.time_limit}: {file} was not drawn within "
+                    "it; give more seconds"
+                ) from error
         if not os.path.exists(file):
             raise commandline.UserError(f"{browser}: could not draw {url}")
         with Image.open(file) as picture:
@@ -140,10 +149,12 @@ def main():
     files = [os.path.join(FLAGS.out_dir, f"{name}.png") for name in PAGES]
     for file in filter(os.path.exists, files):
         raise commandline.UserError(f"{file}: exists; name another --out_dir")
+    deadline = time.monotonic() + FLAGS.time_limit
+    commandline.say(f"{FLAGS.log_dir}: TensorBoard reads it")
     with tensorboard(FLAGS.log_dir) as address:
         for file, page in zip(files, PAGES.values()):
             url = address + page.format(tags=urllib.parse.quote(FLAGS.tags))
-            drawn = take(browser, url, file, (FLAGS.width, FLAGS.height))
+            drawn = take(browser, url, file, (FLAGS.width, FLAGS.height), deadline)
             print(f"{file}{'' if drawn else ': nothing is drawn on it'}", flush=True)
 
 
@@ -153,6 +164,9 @@ def define_flags():
         flags.DEFINE_string("out_dir", None, "Folder for the pictures.", required=True)
         flags.DEFINE_string(
             "tags", "", "Show the curves that match this expression alone."
+        )
+        flags.DEFINE_integer(
+            "time_limit", 600, "Seconds that all pages may take.", lower_bound=1
         )
         flags.DEFINE_integer(
             "width", 1500, "Width of a picture, in pixels.", lower_bound=1000
