@@ -23,6 +23,17 @@ LOG_SECONDS = 5  # between two points of an actor's curves
 # place: the time limit of a run does not cover all that may go wrong around it.
 HUNG_SECONDS = 3 * sessions.RUN_SECONDS
 
+# What the curves of an actor show, for TensorBoard.
+DESCRIPTIONS = {
+    "charts/episodic_return": "Mean return of its episodes since the last point.",
+    "speed/steps_per_second": "Agent steps a second, of this actor.",
+    "charts/gradient_norm": "Norm of its gradient before it is clipped.",
+    "charts/learning_rate": "Learning rate of the step that the gradient was taken with.",
+    "losses/policy_loss": "Policy loss of a rollout, per agent step.",
+    "losses/value_loss": "Value loss of a rollout, per agent step.",
+    "losses/entropy": "Entropy of the policy, per agent step.",
+}
+
 
 class Player:
     """The environments of an actor, and what goes on in them from rollout to rollout.
@@ -203,7 +214,8 @@ class Curves:
 
     def __init__(self, folder: str, number: int, task: int, game: str, graph) -> None:
         name = os.path.join(folder, f"task{task + 1}_{game}", f"actor_{number}")
-        self._events = events.Events(name, graph if number == 0 else None)
+        graph = graph if number == 0 else None
+        self._events = events.Events(name, graph, DESCRIPTIONS)
         self._begin_point()
 
     def _begin_point(self):

@@ -13,9 +13,19 @@ from atari import checkpoints
 from atari.ga_graph import ClusterState
 from atari.scores import scores
 from common import events, results
-from reports.paths import draw_paths, population_image
+from reports.paths import draw_paths, population_picture
 
 IMAGE_SECONDS = 60  # between two pictures of the population
+
+# What the curves show, for TensorBoard.
+DESCRIPTIONS = {
+    "charts/episodic_return": "Mean return of the episodes since the last point.",
+    "speed/steps_per_second": "Agent steps a second, of all actors.",
+    "evolution/generation": "Tournaments of the task so far.",
+    "evolution/diversity": "Mean Jaccard distance between two actors' paths: 1 if no two "
+    "share a module, 0 if all are alike.",
+    "evolution/overlap": "Modules of the best path that are frozen.",
+}
 
 
 class Recorder:
@@ -55,13 +65,14 @@ class Recorder:
         self._add_curves(state, episodes, geopaths, speed)
         if moment - self._pictured > IMAGE_SECONDS:
             self._pictured = moment
-            picture = population_image(geopaths)
+            picture = population_picture(geopaths, state.fixed_paths.max(0))
             self._events.image(state.steps, "evolution/population", picture)
         self._write_status(state, geopaths, speed, score)
 
     def _begin_task(self, task):
         name = f"task{task + 1}_{self._games[task]}"
-        self._events = events.Events(os.path.join(self._folder, name))
+        folder = os.path.join(self._folder, name)
+        self._events = events.Events(folder, descriptions=DESCRIPTIONS)
         self._events.text("flags", events.as_markdown(self._flags))
 
     def _add_curves(self, state, episodes, geopaths, speed):

@@ -210,7 +210,8 @@ def _prepare_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, it stays open
-    sys.stderr.reconfigure(errors="readable")
+    with contextlib.suppress(OSError):  # it has become a terminal, which cannot seek
+        sys.stderr.reconfigure(errors="readable")
     stdout = sys.stdout
     options = {
         "line_buffering": stdout.line_buffering,

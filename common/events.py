@@ -51,15 +51,20 @@ class Events:
     """
 
     def __init__(
-        self, folder: str | os.PathLike, graph: "tf.Graph | None" = None
+        self,
+        folder: str | os.PathLike,
+        graph: "tf.Graph | None" = None,
+        descriptions: Mapping[str, str] | None = None,
     ) -> None:
         """Starts a new file of events next to those of earlier processes.
 
         Args:
           folder: is made if there is none.
           graph: is shown by TensorBoard, if given.
+          descriptions: what curves show, by tag: a sentence of Markdown each.
         """
         os.makedirs(folder, exist_ok=True)
+        self._not_described = dict(descriptions or {})
         self._filename = _new_filename(folder)
         self._flushed = time.monotonic()
         with self._errors_as_os_error():
@@ -72,7 +77,11 @@ class Events:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Adds values by tag, at a step."""
         self._add(
-            step, [{"tag": t, "simple_value": float(v)} for t, v in values.items()]
+            step,
+            [
+                {"tag": tag, "simple_value": float(value), **self._description(tag)}
+                for tag, value in values.items()
+            ],
         )
 
     def image(self, step: int, tag: str, pixels: np.ndarray) -> None:
@@ -106,6 +115,13 @@ class Events:
         """Hands over all that was added, and ends the file."""
         with self._errors_as_os_error():
             self._records.close()
+
+    def _description(self, tag):
+        """The description of a tag, with its first value alone."""
+        text = self._not_described.pop(tag, None)
+        if text is None:
+            return {}
+        return {"metadata": tf.SummaryMetadata(summary_description=text)}
 
     def _add(self, step, values):
         summary = tf.Summary(value=[tf.Summary.Value(**value) for value in values])

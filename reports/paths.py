@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Wedge
 from matplotlib.path import Path as Outline
+from PIL import Image, ImageDraw
 
 from reports.style import (
     BACKGROUND,
@@ -79,6 +80,36 @@ def population_image(geopaths: np.ndarray) -> np.ndarray:
     image = np.full((candidates * CELL, layers, block, 3), 255, np.uint8)
     image[:, :, : modules * CELL] = rows
     return image.reshape(candidates * CELL, layers * block, 3)[:-1, :-LAYER_GAP]
+
+
+def population_picture(geopaths: np.ndarray, fixed_path: np.ndarray) -> np.ndarray:
+    """`population_image` with its layers named, above it the frozen modules in black.
+
+    Args:
+      geopaths: [candi, L, M] 0/1 array.
+      fixed_path: [L, M] 0/1 array, the frozen modules.
+
+    Returns:
+      [height, width, 3] uint8 array.
+    """
+    paths = population_image(geopaths)
+    frozen = population_image(fixed_path[None])
+    is_used = (frozen == rgb_bytes(TASK_COLOURS[0])).all(axis=-1)
+    frozen[is_used] = rgb_bytes(INK)
+    left, top = 46, 14  # pixels for the words
+    height = top + len(frozen) + LAYER_GAP + len(paths)
+    picture = np.full((height, left + paths.shape[1], 3), 255, np.uint8)
+    picture[top : top + len(frozen), left:] = frozen
+    picture[-len(paths) :, left:] = paths
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image)
+    _, layers, modules = np.shape(geopaths)
+    for layer in range(layers):
+        x = left + layer * (modules * CELL - 1 + LAYER_GAP)
+        pen.text((x, 0), f"layer {layer + 1}", fill=INK)
+    pen.text((0, top - 3), "frozen", fill=INK)
+    pen.text((0, height - len(paths) - 2), "paths", fill=INK)
+    return np.array(image)
 
 
 def draw_paths(

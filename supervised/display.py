@@ -226,8 +226,9 @@ def note_chance(number: int, task: Task, now: Generation, grid: pathnet.Grid) ->
 
 
 def note_kept(number: int, outcome: Outcome, writeback: str) -> None:
-    """Says so where the network that is kept is far worse than its winner was."""
-    if outcome.accuracy_train > outcome.last.best_fitness - KEPT_MARGIN:
+    """Says so where a task has converged, but not the network that is kept of it."""
+    lacking = outcome.last.best_fitness - outcome.accuracy_train
+    if not outcome.converged or lacking < KEPT_MARGIN:
         return
     print(
         f"note: task {number + 1}, {outcome.task.title}: the winner's training accuracy "

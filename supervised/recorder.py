@@ -14,13 +14,30 @@ import numpy as np
 import pathnet
 from common.events import Events, as_markdown
 from reports.evolution import Snapshot, animate_evolution
-from reports.paths import draw_paths, population_image
+from reports.paths import draw_paths, population_picture
 from reports.plots import plot_retention
 from supervised.outcomes import Outcome
 from supervised.tournaments import Generation, Task
 
 TEST_IMAGES = 2_000  # of the held-out images for that curve; the results use all
 IMAGE_EVERY = 25  # generations between two pictures of the population
+
+# What the curves show, for TensorBoard.
+OF_A_TASK = {
+    "charts/fitness": "Mean training accuracy of the generation's winner.",
+    "charts/mean_fitness": "Mean training accuracy of all candidates of the generation.",
+    "charts/accuracy_test": "Accuracy of the winner's path on the first "
+    f"{TEST_IMAGES:,} held-out images.",
+    "losses/cross_entropy": "Mean cross-entropy of the winner.",
+}
+OF_A_RUN = {
+    "evolution/diversity": "Mean Jaccard distance between two paths of the population: "
+    "1 if no two share a module, 0 if all are alike.",
+    "evolution/overlap": "Modules of the winner's path that are on the frozen path.",
+    "evolution/active_modules": "Modules that are active with the winner's path, the "
+    "frozen ones included.",
+    "speed/generations_per_second": "Generations a second.",
+}
 
 
 class Recorder:
@@ -35,7 +52,7 @@ class Recorder:
         self._folder = folder
         self._net = net
         self._test_every = test_every
-        self._events = Events(folder, net.graph)
+        self._events = Events(folder, net.graph, OF_A_RUN)
         self._task_events = None
         self._events.text("flags", as_markdown(flags))
         self._snapshots = []
@@ -47,7 +64,7 @@ class Recorder:
         folder = os.path.join(self._folder, f"task{number + 1}_{task.name}")
         with contextlib.suppress(FileExistsError):  # of a run that is resumed
             os.mkdir(folder)  # and no folder above: one that was deleted stays so
-        self._task_events = Events(folder)
+        self._task_events = Events(folder, descriptions=OF_A_TASK)
         self._last = (self._before + generation, time.monotonic())
 
     def flush(self) -> None:
@@ -76,7 +93,7 @@ class Recorder:
         best = pathnet.to_geopath(now.path, self._net.grid.M)
         self._add_evolution(step, now, geopaths, best, fixed_path)
         if now.number % IMAGE_EVERY == 1 or ends:
-            picture = population_image(geopaths)
+            picture = population_picture(geopaths, fixed_path)
             self._events.image(step, "evolution/population", picture)
         self._snapshots.append(
             Snapshot(

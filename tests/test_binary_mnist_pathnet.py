@@ -993,7 +993,7 @@ def test_a_terminal_shows_a_progress_bar(scripts, cwd):
         os.close(users_end)
         reader.join()
         os.close(terminal)
-    assert finished.status == 0
+    assert finished.status == 0, texts
     (text,) = texts
     for title in ("task 1, 1 vs 3", "task 2, 1 vs 2"):
         bars = [bar for bar in re.split(r"[\r\n]+", text) if bar.startswith(title)]

@@ -61,7 +61,7 @@ def test_results_to_tabulate_and_draw(scripts, files):
         files, "plotting.py", "results.jsonl", "--generations=picture.png"
     )
     assert (supervised.status, supervised.stderr) == (0, "")
-    assert "| 1v3 | first | 1 | 3.0 |" in supervised.stdout
+    assert "| 1v3 | first | 0 of 1 converged |" in supervised.stdout
     games = scripts.fork(files, "plotting.py", "atari/results.jsonl")
     assert "| 0 | 2: catch | 3,040 |" in games.stdout
 

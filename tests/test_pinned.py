@@ -32,20 +32,13 @@ CASES = {
     "default": (MNIST, "--max_steps=30"),
     "published": (MNIST, "--flagfile=presets/published.flags", *SHORT),
     "early": (MNIST, "--flagfile=presets/early.flags", *SHORT),
-    "paper": (MNIST, "--flagfile=presets/paper.flags", *SHORT),
     "controls": (MNIST, *SHORT, f"--control={ALL}"),
     "three_tasks": (MNIST, *SHORT, "--tasks=1v3,4v5,6v7", "--M=7"),
-    "runs": (MNIST, *SHORT, "--runs=2", "--seed=5", "--noise=none"),
-    "merge": (MNIST, *SHORT, "--writeback=merge"),
-    "winner": (MNIST, *SHORT, "--writeback=winner", "--B=3"),
     "cifar_svhn": (CIFAR_SVHN, *SHORT, "--data_dir=DATA"),
-    "svhn_cifar": (
-        CIFAR_SVHN, *SHORT, "--data_dir=DATA", "--cifar_first=0",
-        "--flagfile=presets/published_cifar_svhn.flags", "--T=6", "--max_steps=3",
-    ),
 }  # fmt: skip
 # Flags that name places, and what differs from one run to the next.
-PLACES = ("data_dir", "log_dir", "save_dir", "load_dir", "results", "resume")
+PLACES = ("data_dir", "cifar_data_dir", "svhn_data_dir", "log_dir", "save_dir")
+PLACES += ("load_dir", "results", "resume")
 
 
 def machine():

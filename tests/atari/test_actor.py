@@ -117,7 +117,7 @@ def test_curves_are_means_since_the_last_point(monkeypatch):
     clock = types.SimpleNamespace(now=100.0)
     monkeypatch.setattr(atari_actor.time, "monotonic", lambda: clock.now)
     events = types.SimpleNamespace(scalars=lambda *call: written.append(call))
-    monkeypatch.setattr(atari_actor.recording, "Events", lambda *_: events)
+    monkeypatch.setattr(atari_actor.events, "Events", lambda *_: events)
     curves = atari_actor.Curves("folder", 2, 0, "catch", None)
     for seconds, episodes in ((2, [(0, 4.0, 9)]), (2, []), (4, [(-1, 8.0, 9)])):
         clock.now += seconds

@@ -78,6 +78,19 @@ def test_scalars_can_be_read_back(written):
     }
 
 
+def test_curves_are_described_once(tmp_path):
+    described = {"charts/fitness": "How good it is.", "charts/other": "Never written."}
+    events = recording.Events(str(tmp_path), descriptions=described)
+    for step in range(3):
+        events.scalars(step, {"charts/fitness": 0.5, "plain": 1})
+    events.close()
+    read = EventAccumulator(str(tmp_path)).Reload()
+    assert read.SummaryMetadata("charts/fitness").summary_description == (
+        "How good it is."
+    )
+    assert len(read.Scalars("charts/fitness")) == len(read.Scalars("plain")) == 3
+
+
 def test_an_image_can_be_read_back(written):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     read = written(lambda events: events.image(25, "evolution/population", pixels))

@@ -77,6 +77,19 @@ def test_population_image_cells_are_exact():
     assert colours_in(image[~painted]) == {style.BACKGROUND}
 
 
+def test_population_picture_names_layers_and_shows_what_is_frozen():
+    paths = np.zeros((4, LAYERS, MODULES), int)
+    fixed = np.zeros((LAYERS, MODULES), int)
+    fixed[1, 2] = 1
+    plain = paths_picture.population_picture(paths, 0 * fixed)
+    picture = paths_picture.population_picture(paths, fixed)
+    image = paths_picture.population_image(paths)
+    np.testing.assert_array_equal(picture[-len(image) :, -image.shape[1] :], image)
+    cell = (paths_picture.CELL - 1) ** 2
+    assert (picture != plain).any(axis=-1).sum() == cell
+    assert (plain[:10, 46:] < 128).any()  # the names of the layers
+
+
 def test_population_image_takes_booleans_and_one_of_each():
     image = paths_picture.population_image(np.ones((1, 1, 1), bool))
     side = paths_picture.CELL - 1

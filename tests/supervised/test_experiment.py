@@ -573,8 +573,9 @@ def test_parameters_that_diverge_in_the_last_step_are_not_kept(flags):
 
 
 def test_a_kept_network_far_below_its_winner_is_noted(flags, capsys):
-    for kept, note in [(0.875, ""), (0.55, "kept has only 0.5500: --writeback=sum")]:
-        net = RecordingNet(lambda *_: [0.9, 0.1, 0.1])
+    sum_adds = "kept has only 0.5500: --writeback=sum"
+    for best, kept, note in [(0.9, 0.875, ""), (0.9, 0.55, sum_adds), (0.8, 0.55, "")]:
+        net = RecordingNet(lambda *_, best=best: [best, 0.1, 0.1])
         net.kept_accuracy = kept
         learn(repeat_on(net), numbered_task())
         noted = capsys.readouterr().err
