@@ -90,7 +90,8 @@ def run(plan: settings.Launch) -> None:
 def _launch(plan, servers, actors):
     """Runs so many processes: (folder of the run, last line of the GA worker)."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    label = f"atari__{'_'.join(plan.games)}__seed{plan.seed}__{now}"
+    games = folders.joined(plan.games)
+    label = f"atari__{games}__seed{plan.seed}__{now}"
     folder = folders.new(plan.log_dir, label)
     say(
         f"parameter servers: {servers}, GA workers: 1, actors: {actors}, each with "

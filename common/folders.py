@@ -2,9 +2,25 @@
 
 import itertools
 import os
+from collections.abc import Sequence
 
 from common import disk
 from common.commandline import UserError
+
+MOST_BYTES = (
+    150  # of the names of tasks in a folder's name; file systems allow 255 in all
+)
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names of tasks as part of a folder's name, which file systems limit in length."""
+    text = "_".join(names).encode()
+    if len(text) <= MOST_BYTES:
+        return text.decode()
+    first = names[:4]
+    kept = "_".join(first).encode()[:MOST_BYTES].decode(errors="ignore")
+    more = len(names) - len(first)
+    return kept + (f"_and_{more}_more" if more else "")
 
 
 def new(log_dir: str, name: str) -> str:

@@ -158,8 +158,9 @@ class Experiment:
         if settings.resume is not None:
             return settings.resume
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        label = f"{settings.script}__{'_'.join(settings.tasks)}__seed{settings.seed}"
-        folder = folders.new(settings.log_dir, f"{label}__{now}")
+        tasks = folders.joined(settings.tasks)
+        label = f"{settings.script}__{tasks}__seed{settings.seed}__{now}"
+        folder = folders.new(settings.log_dir, label)
         folders.occupy(folder)
         checkpoints.mark(folder, settings.script, settings.flags)
         return folder

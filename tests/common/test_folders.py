@@ -23,6 +23,16 @@ def test_a_new_folder_is_never_one_that_exists(tmp_path):
     assert (log_dir / "run-2").read_text() == "a file"
 
 
+@pytest.mark.parametrize("names", [["1v3"] * 90, ["\u4e2d" * 300], ["a" * 300, "b"]])
+def test_a_folder_can_be_named_after_any_number_of_tasks(tmp_path, names):
+    label = folders.joined(names)
+    assert Path(
+        folders.new(str(tmp_path), f"binary_mnist__{label}__seed0__now")
+    ).is_dir()
+    assert folders.joined(["1v3", "1v2"]) == "1v3_1v2"
+    assert folders.joined(["1v3"] * 90) == "1v3_1v3_1v3_1v3_and_86_more"
+
+
 def test_new_folders_made_at_once_differ(tmp_path):
     threads, rounds = 8, 25
     barrier = Barrier(threads)
