@@ -23,6 +23,8 @@ from atari.environments import FRAMES, SCREEN
 from atari.parameter_servers import Shared
 from common import tf1 as tf
 
+pytestmark = pytest.mark.slow
+
 no_deadline = settings(deadline=None)
 
 T, E = 4, 2

@@ -679,7 +679,9 @@ def test_a_saved_network_with_other_parameters(scripts, tmp_path, saved):
         ]
     ):
         folder = rewritten(saved, tmp_path / str(place), **changes)
-        refused = scripts.fork(tmp_path, SCRIPT, *TINY, f"--load_dir={folder}")
+        refused = scripts.fork(
+            tmp_path, SCRIPT, *TINY, f"--load_dir={folder}", "--tasks=4v5"
+        )
         assert refused.status == 2
         (line,) = refused.stderr.splitlines()
         assert named in line

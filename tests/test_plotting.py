@@ -17,6 +17,8 @@ from common import commandline
 from common import results as results_files
 from common.commandline import UserError
 
+pytestmark = pytest.mark.slow
+
 PONG = Path(plotting.__file__).parent / "figures" / "pong_scores.jsonl"
 
 

@@ -14,6 +14,8 @@ from atari import actor as atari_actor
 from atari import environments
 from atari.actor import Player
 
+pytestmark = pytest.mark.slow
+
 
 class Scripted:
     """Environments that tell the time: observation n shows n mod 256 everywhere.

@@ -209,6 +209,7 @@ def damage_arrays(arrays, rng):
             arrays[name] = value.astype(value.dtype.newbyteorder())
 
 
+@pytest.mark.slow
 def test_whatever_a_checkpoint_holds_it_is_read_or_refused_in_one_line(
     tmp_path, monkeypatch
 ):

@@ -7,6 +7,8 @@ from atari import environments
 from atari.environments import CATCH, FRAMES, SCREEN, Catch
 from common.commandline import UserError
 
+pytestmark = pytest.mark.slow
+
 CELLS = Catch.CELLS  # of a screen, both ways
 CELL = SCREEN // CELLS  # pixels, both ways
 FALL = CELLS - 1  # steps of an episode

@@ -21,6 +21,8 @@ from common import checkpoint, results
 from common import tf1 as tf
 from common.commandline import UserError
 
+pytestmark = pytest.mark.slow
+
 ACTORS = 3
 GRID = ConvGrid(2, 4, 2, (12,), (12,), actions=(3, 3), use_lstm=False)
 

@@ -13,6 +13,8 @@ import pytest
 
 from atari import launch
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(launch.__file__).parent.parent
 PATIENCE = 120  # seconds, for what takes one on a quiet machine
 

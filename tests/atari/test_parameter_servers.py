@@ -14,6 +14,8 @@ from atari.cluster import PS, WORKER, Cluster
 from atari.parameter_servers import Shared
 from common import tf1 as tf
 
+pytestmark = pytest.mark.slow
+
 GRID = ConvGrid(3, 6, 2, (12, 5), (8, 3), actions=(3, 4))
 NO_EPISODES = np.zeros([0, len(EPISODE)])
 LEARNING = Learning(

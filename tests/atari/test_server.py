@@ -7,6 +7,8 @@ import pytest
 from atari import server
 from atari.cluster import PS, Cluster
 
+pytestmark = pytest.mark.slow
+
 ROLE = Cluster(("a:1",), ("b:1", "c:1", "d:1"), PS, 0)
 GA_WORKER = 2
 

@@ -1,8 +1,6 @@
 """Runs a script and ends its output with a checksum of all parameters it ends with.
 
-    python tests/pinned/run.py GENERATION SCRIPT [flags of SCRIPT]
-
-Ctrl-C arrives before generation number GENERATION of the whole run, or never if it is 0.
+python tests/pinned/run.py SCRIPT [flags of SCRIPT]
 """
 
 import atexit
@@ -12,21 +10,12 @@ import sys
 
 import pathnet
 
-generation, sys.argv = int(sys.argv[1]), sys.argv[2:]
-grids, drawn = [], []
-build, draw = pathnet.PathNet.__init__, pathnet.draw_candidates
+grids, build = [], pathnet.PathNet.__init__
 
 
 def build_and_remember(grid, *arguments, **others):
     build(grid, *arguments, **others)
     grids.append(grid)
-
-
-def draw_or_stop(*arguments):
-    drawn.append(True)
-    if len(drawn) == generation:
-        raise KeyboardInterrupt
-    return draw(*arguments)
 
 
 def print_checksum():
@@ -37,6 +26,7 @@ def print_checksum():
     print(f"Parameters: {checksum.hexdigest()}", flush=True)
 
 
-pathnet.PathNet.__init__, pathnet.draw_candidates = build_and_remember, draw_or_stop
+pathnet.PathNet.__init__ = build_and_remember
 atexit.register(print_checksum)
+sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

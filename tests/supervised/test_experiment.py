@@ -653,6 +653,7 @@ def test_a_network_of_the_selected_size_does_not_evolve(flags):
     assert large.trained == []
 
 
+@pytest.mark.slow
 def test_controls_share_seed_data_and_first_task(flags, real_net, tmp_path, capsys):
     flags.max_steps = 200
     flags.control = ["pathnet", "scratch", "finetune"]
@@ -708,6 +709,7 @@ def by_module(parameters):
     return grid, heads
 
 
+@pytest.mark.slow
 def test_a_frozen_path_keeps_every_bit_and_all_else_starts_again(flags, real_net):
     flags.max_steps = 300
     real_net.fresh.clear()
@@ -748,6 +750,7 @@ def test_a_frozen_path_keeps_every_bit_and_all_else_starts_again(flags, real_net
     assert again == repeat.outcomes[0].accuracy_test
 
 
+@pytest.mark.slow
 def test_a_repeat_does_not_see_what_was_learned_before_it(flags, real_net):
     flags.max_steps = 6
     traces = []
@@ -768,6 +771,7 @@ def resident_bytes():
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_generations_leave_no_ops_and_no_memory_behind(flags, real_net):
     task = learnable_task("a", 1)

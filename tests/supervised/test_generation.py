@@ -23,6 +23,8 @@ from common import tf1 as tf
 from supervised import generation
 from supervised.generation import TrainablePathNet, Training
 
+pytestmark = pytest.mark.slow
+
 # ---- What is trained how ----
 
 

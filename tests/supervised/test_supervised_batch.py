@@ -13,6 +13,8 @@ import pytest
 
 from common import results
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(results.__file__).parent.parent
 MNIST, CIFAR = "auto_binary_mnist_pathnet.sh", "auto_cifar_svhn_pathnet.sh"
 SMALL = ["--fake_data", "--L=1", "--M=4", "--N=2", "--filt=4", "--T=2", "--candi=2"]
@@ -128,7 +130,6 @@ def test_a_wrong_variable_is_one_line(tmp_path, variable, value, fault):
     assert [file.name for file in tmp_path.iterdir()] == ["a file"]
 
 
-@pytest.mark.slow
 def test_what_all_processes_come_upon_is_one_line(tmp_path):
     done = batch(tmp_path, "9", "--data_dir=nowhere", JOBS="2")
     assert done.returncode == 2
@@ -173,7 +174,6 @@ def finished(tmp_path_factory):
     )
 
 
-@pytest.mark.slow
 def test_every_repeat_has_a_seed_and_a_numbered_line_that_names_it(finished):
     folder, done = finished
     assert done.returncode == 0, done.stderr
@@ -187,7 +187,6 @@ def test_every_repeat_has_a_seed_and_a_numbered_line_that_names_it(finished):
     assert seeds(folder) == [100, 101, 102]
 
 
-@pytest.mark.slow
 def test_a_batch_ends_with_its_table_and_pictures(finished):
     folder, done = finished
     assert "| 1v2 | after 1v3 | 0 of 3 converged |" in done.stdout
@@ -197,7 +196,6 @@ def test_a_batch_ends_with_its_table_and_pictures(finished):
     assert done.stdout.endswith("Results: to here/results.jsonl\n")
 
 
-@pytest.mark.slow
 def test_a_finished_batch_only_draws(finished):
     folder, _ = finished
     before = (folder / "results.jsonl").read_text()
@@ -211,7 +209,6 @@ def test_a_finished_batch_only_draws(finished):
     assert (folder / "results.jsonl").read_text() == before
 
 
-@pytest.mark.slow
 def test_other_settings_are_refused(finished):
     folder, _ = finished
     before = (folder / "results.jsonl").read_text()
@@ -221,7 +218,6 @@ def test_other_settings_are_refused(finished):
     assert (folder / "results.jsonl").read_text() == before
 
 
-@pytest.mark.slow
 def test_a_batch_that_was_killed_goes_on_and_repeats_nothing(tmp_path):
     process = subprocess.Popen(
         [str(ROOT / MNIST), "60", *TINY],
@@ -243,30 +239,6 @@ def test_a_batch_that_was_killed_goes_on_and_repeats_nothing(tmp_path):
     assert seeds(tmp_path) == list(range(held + 2))
     assert f"{held + 1} Iteration,  Entire Iter:" in done.stdout
     assert f"{held} Iteration," not in done.stdout
-
-
-@pytest.mark.slow
-def test_batches_that_share_a_folder_share_the_work(tmp_path):
-    """As two tasks of a Slurm array do, whichever tasks they are."""
-    flags = [*TINY, "--control=pathnet,scratch", "--seed=10"]
-    others = [
-        subprocess.Popen(
-            [str(ROOT / CIFAR), "3", *flags],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(
-                BATCH_DIR=str(tmp_path), JOBS="1", SLURM_ARRAY_TASK_ID=task
-            ),
-        )
-        for task in ("1", "3")
-    ]
-    said = "".join(process.communicate()[0] for process in others)
-    assert [process.returncode for process in others] == [0, 0]
-    assert seeds(tmp_path) == [10, 10, 11, 11, 12, 12]
-    assert (tmp_path / "results-1.jsonl").exists()
-    assert (tmp_path / "results-3.jsonl").exists()
-    assert (tmp_path / "usage_control=scratch.png").exists()
-    assert "| 2: svhn | scratch | 3 |" in said
 
 
 # --------------------------------------------------------------------------------------
@@ -320,7 +292,6 @@ def started(tmp_path):
         os.kill(process, signal.SIGKILL)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["Ctrl-C", signal.SIGTERM, signal.SIGHUP])
 def test_a_batch_takes_its_processes_with_it(started, tmp_path, ending):
     pid, terminal = started
@@ -339,7 +310,6 @@ def test_a_batch_takes_its_processes_with_it(started, tmp_path, ending):
     assert (tmp_path / "results.jsonl").read_text() == ""
 
 
-@pytest.mark.slow
 def test_nobody_reads_on(tmp_path):
     command = f"set -o pipefail; '{ROOT / MNIST}' 9 {' '.join(TINY)} | head -1"
     done = subprocess.run(
@@ -353,7 +323,6 @@ def test_nobody_reads_on(tmp_path):
     assert 1 < len(seeds(tmp_path)) < 9
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_the_file_whole(tmp_path):
     command = f"ulimit -f 1; exec '{ROOT / MNIST}' 9 {' '.join(TINY)}"
     done = subprocess.run(
