@@ -78,6 +78,10 @@ def plain(workers=2):
             return int(output.read().split("\n")[-2])
 
         try:
+            while os.fstat(output.fileno()).st_size == 0:
+                if any(process.poll() is not None for process in processes):
+                    raise RuntimeError("the plain way ended before it began")
+                time.sleep(0.5)
             time.sleep(SETTLE)
             before, moment = count(), time.monotonic()
             time.sleep(MEASURE)
