@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 .PHONY: run test check lint bench lock
 
 run: $(VENV)/ready
-	$(BIN)/python binary_mnist_pathnet.py
+	$(BIN)/python binary_mnist_pathnet.py --control=scratch,pathnet --runs=3
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest

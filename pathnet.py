@@ -427,6 +427,9 @@ class PathNet:
         config = tf.ConfigProto(
             intra_op_parallelism_threads=1, inter_op_parallelism_threads=-1
         )
+        # Rewriting the graph takes half a second, for nothing: what costs time in it is
+        # compiled by XLA, which does as much by itself.
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
         self.session = tf.Session(graph=self.graph, config=config)
         self.session.run(self._set_to_zero)
 

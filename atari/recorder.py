@@ -13,7 +13,8 @@ from atari import checkpoints
 from atari.ga_graph import ClusterState
 from atari.scores import scores
 from common import events, results
-from reports.paths import draw_paths, population_picture
+from reports.paths import draw_paths
+from reports.population import population_picture
 
 IMAGE_SECONDS = 60  # between two pictures of the population
 

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,22 +17,19 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from reports.paths import edge_curves, edge_shares, module_centres
-from reports.style import (
+from reports.colours import (
     BACKGROUND,
     INK,
     MUTED,
     PALE,
     PALE_EDGE,
     TASK_COLOURS,
-    blank_figure,
-    despine,
-    label_box,
     rgb_bytes,
-    shade,
     task_colour,
-    write_atomically,
 )
+from reports.paths import edge_curves, edge_shares, module_centres
+from reports.population import Snapshot
+from reports.style import blank_figure, despine, label_box, shade, write_atomically
 
 GIF_DPI = 100
 GIF_SIZE = (720, 400)  # pixels
@@ -46,30 +43,14 @@ GIF_COLOURS = 64
 # layer: the wider the grid the more of them there are, to blur it and swell the file.
 CROWD_SHARE = 0.01
 
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The population of one task at one generation.
-
-    Attributes:
-      task: the task's name.
-      generation: generations this task has been learned for.
-      fitness: the winner's fitness.
-      geopaths: [candi, L, M] 0/1 array, every candidate's path.
-      best: [L, M] 0/1 array, the winner's path.
-      fixed: [L, M] 0/1 array, modules frozen by earlier tasks (zeros for the first).
-    """
-
-    task: str
-    generation: int
-    fitness: float
-    geopaths: np.ndarray
-    best: np.ndarray
-    fixed: np.ndarray
+Curve = Mapping[str, Sequence[float]]
 
 
 def animate_evolution(
-    filename: str | os.PathLike, frames: Sequence[Snapshot], limit: int = GIF_FRAMES
+    filename: str | os.PathLike,
+    frames: Sequence[Snapshot],
+    scratch: Sequence[Curve] = (),
+    limit: int = GIF_FRAMES,
 ) -> None:
     """Animates how the population moves through the grid, as a GIF that loops forever.
 
@@ -78,12 +59,14 @@ def animate_evolution(
     winner's path is drawn in full strength, and modules fixed by an earlier task wear a
     ring in that task's colour. To the right of it, fitness grows over the generations
     of every task so far, on shared axes, each generation's winner faintly and the best
-    so far strongly.
+    so far strongly. A dashed line is the best so far of a later task from scratch.
 
     Args:
       filename: the picture, 720 x 400 pixels; an existing file is replaced.
       frames: the run in order, every task's generations after those of the task
         before. All of them enter the fitness curves.
+      scratch: the curve of each task from scratch, {"generation": [...], "fitness":
+        [...]}; none if it was not learned so.
       limit: most pictures to draw, see `choose_frames`.
 
     Raises:
@@ -94,7 +77,7 @@ def animate_evolution(
     tasks = task_indices(frames)
     chosen = choose_frames(tasks, limit)
     last_of_task = {task: position for position, task in enumerate(tasks)}
-    stage = _Stage(frames, tasks)
+    stage = _Stage(frames, tasks, scratch)
 
     # One palette for all: the last frames hold every task's colours.
     samples = [stage.draw(position) for position in last_of_task.values()]
@@ -197,14 +180,19 @@ class _Stage:
     from. Coordinates are pixels, from the bottom left.
     """
 
-    def __init__(self, frames: Sequence[Snapshot], tasks: Sequence[int]) -> None:
+    def __init__(
+        self,
+        frames: Sequence[Snapshot],
+        tasks: Sequence[int],
+        scratch: Sequence[Curve],
+    ) -> None:
         width, height = GIF_SIZE
         self._figure, axes = blank_figure(
             width / GIF_DPI, height / GIF_DPI, GIF_DPI, scale=GIF_DPI
         )
         starts = [tasks.index(task) for task in range(tasks[-1] + 1)]
         self._grid = _Grid(axes, frames, tasks, starts)
-        self._fitness = _Fitness(self._figure, frames, tasks, starts)
+        self._fitness = _Fitness(self._figure, frames, tasks, starts, scratch)
         _draw_key(axes)
         self._moving = [*self._grid.moving, *self._fitness.moving]
         for artist in self._moving:
@@ -323,6 +311,7 @@ class _Track:
       start: position of its first frame.
       generations, fitness, best: [n] arrays; `best` is the best fitness so far.
       artists: the line of `fitness`, the line of `best`, the dot at its end, the label.
+      scratch: the line of the best fitness so far from scratch; None if there is none.
     """
 
     name: str
@@ -331,6 +320,7 @@ class _Track:
     fitness: np.ndarray
     best: np.ndarray
     artists: tuple[Artist, Artist, Artist, Artist]
+    scratch: Artist | None
 
 
 class _Fitness:
@@ -346,11 +336,17 @@ class _Fitness:
         frames: Sequence[Snapshot],
         tasks: Sequence[int],
         starts: Sequence[int],
+        scratch: Sequence[Curve],
     ) -> None:
-        """Draws what stands still; arguments as those of `_Grid`."""
+        """Draws what stands still; arguments as those of `_Grid` and `animate_evolution`."""
         generations = np.array([frame.generation for frame in frames])
         fitness = np.array([frame.fitness for frame in frames], float)
-        axes = _fitness_axes(figure, generations, fitness, len(starts))
+        compared = [None, *scratch[1:]] + [None] * len(starts)
+        last = [curve["generation"][-1] for curve in compared if curve]
+        axes = _fitness_axes(figure, [*generations, *last], fitness, len(starts))
+        signs = "bold: best so far" + (",\ndashed: from scratch" if last else "")
+        title = f"winner's fitness ({signs})"
+        axes.set_title(title, color=INK, fontsize=8.5, loc="left")
         self._tracks = []
         for task, start in enumerate(starts):
             of_task = slice(start, start + tasks.count(task))
@@ -361,9 +357,15 @@ class _Fitness:
                 fitness=fitness[of_task],
                 best=np.fmax.accumulate(fitness[of_task]),
                 artists=_track_artists(axes, task, len(starts)),
+                scratch=_scratch_line(axes, task, compared[task]),
             )
             self._tracks.append(track)
-        self.moving: list[Artist] = [a for t in self._tracks for a in t.artists]
+        self.moving: list[Artist] = [
+            artist
+            for track in self._tracks
+            for artist in (track.scratch, *track.artists)
+            if artist
+        ]
 
     def show(self, position: int) -> None:
         """Makes it that of the frame at `position`."""
@@ -375,12 +377,14 @@ class _Fitness:
             strong.set_data(generations, best)
             dot.set_data(generations[-1:], best[-1:])
             label.set_visible(seen > 0)
+            if track.scratch:
+                track.scratch.set_visible(seen > 0)
             if seen:
                 label.set_text(f"{track.name}:  generation {generations[-1]}")
 
 
 def _fitness_axes(
-    figure: Figure, generations: np.ndarray, fitness: np.ndarray, tasks: int
+    figure: Figure, generations: Sequence[int], fitness: np.ndarray, tasks: int
 ) -> Axes:
     """Axes that hold the whole run from the start, so that they never move."""
     left, bottom, width, height = 494, 70, 206, 244
@@ -392,12 +396,9 @@ def _fitness_axes(
     # The lowest part is left to the labels, a line a task.
     room = min(0.04 + 0.08 * tasks, 0.5)
     floor = low - margin - (high - low + 2 * margin) * room / (1 - room)
-    axes.set_xlim(0, max(1.04 * generations.max(), 1))
+    axes.set_xlim(0, max(1.04 * max(generations), 1))
     axes.set_ylim(floor, high + margin)
     axes.set_xlabel("generation", color=INK, fontsize=9)
-    axes.set_title(
-        "winner's fitness (bold: best so far)", color=INK, fontsize=8.5, loc="left"
-    )
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     despine(axes)
@@ -423,6 +424,16 @@ def _track_artists(
         weight="bold",
     )
     return faint, strong, dot, label
+
+
+def _scratch_line(axes: Axes, task: int, curve: Curve | None) -> Artist | None:
+    """A dashed line of the best fitness so far, which ends where the task was learned."""
+    if curve is None:
+        return None
+    best = np.fmax.accumulate(np.array(curve["fitness"], float))
+    style = {"color": task_colour(task), "linewidth": 1.2, "dashes": (3, 2)}
+    (line,) = axes.plot(curve["generation"], best, **style)
+    return line
 
 
 def _draw_key(axes: Axes) -> None:

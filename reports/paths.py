@@ -1,4 +1,4 @@
-"""Pictures of paths: the best path of each task (paths.png), and a population."""
+"""The picture of the best path of each task (paths.png)."""
 
 import math
 import os
@@ -12,22 +12,17 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Wedge
 from matplotlib.path import Path as Outline
-from PIL import Image, ImageDraw
 
-from reports.style import (
+from reports.colours import (
     BACKGROUND,
     INK,
     MUTED,
     PALE,
     PALE_EDGE,
-    PNG_DPI,
-    TASK_COLOURS,
-    blank_figure,
-    label_box,
-    rgb_bytes,
-    save_png,
     task_colour,
 )
+from reports.population import count_overlap
+from reports.style import PNG_DPI, blank_figure, label_box, save_png
 
 # An arrow that leaps over something, of straight lines and one curve.
 _LEAP = Outline(
@@ -45,71 +40,8 @@ _LEAP = Outline(
 # What is drawn on a module to show its kind; the common kind stays bare.
 KIND_MARKERS = {"skip": _LEAP, "residual": "+"}
 
-CELL = 8  # pixels a module takes in population_image, its 1-pixel gap included
-LAYER_GAP = 6  # pixels between two layers in population_image
 
 Kinds = np.ndarray | Sequence[Sequence[str]] | None
-
-
-def count_overlap(geopaths: Sequence[np.ndarray]) -> int:
-    """Number of modules that at least two of the [L, M] paths use."""
-    return int((np.asarray(geopaths, bool).sum(axis=0) >= 2).sum())
-
-
-def population_image(geopaths: np.ndarray) -> np.ndarray:
-    """The population as an image: a row a candidate, a block of columns a layer.
-
-    Each module is a square of `CELL` - 1 pixels in the first task's colour if the
-    candidate's path uses it, else pale; white pixels part modules, and wider white
-    gaps part layers.
-
-    Args:
-      geopaths: [candi, L, M] 0/1 array.
-
-    Returns:
-      [candi * CELL - 1, L * (M * CELL - 1) + (L - 1) * LAYER_GAP, 3] uint8 array.
-    """
-    used = np.asarray(geopaths, bool)
-    candidates, layers, modules = used.shape
-    colours = np.array([rgb_bytes(PALE), rgb_bytes(TASK_COLOURS[0])], np.uint8)
-    cells = np.full((candidates, CELL, layers, modules, CELL, 3), 255, np.uint8)
-    cells[:, :-1, :, :, :-1] = colours[used.astype(int)][:, None, :, :, None]
-    rows = cells.reshape(candidates * CELL, layers, modules * CELL, 3)
-    # A block ends with its last cell's 1-pixel gap, which counts towards the layer gap.
-    block = modules * CELL - 1 + LAYER_GAP
-    image = np.full((candidates * CELL, layers, block, 3), 255, np.uint8)
-    image[:, :, : modules * CELL] = rows
-    return image.reshape(candidates * CELL, layers * block, 3)[:-1, :-LAYER_GAP]
-
-
-def population_picture(geopaths: np.ndarray, fixed_path: np.ndarray) -> np.ndarray:
-    """`population_image` with its layers named, above it the frozen modules in black.
-
-    Args:
-      geopaths: [candi, L, M] 0/1 array.
-      fixed_path: [L, M] 0/1 array, the frozen modules.
-
-    Returns:
-      [height, width, 3] uint8 array.
-    """
-    paths = population_image(geopaths)
-    frozen = population_image(fixed_path[None])
-    is_used = (frozen == rgb_bytes(TASK_COLOURS[0])).all(axis=-1)
-    frozen[is_used] = rgb_bytes(INK)
-    left, top = 46, 14  # pixels for the words
-    height = top + len(frozen) + LAYER_GAP + len(paths)
-    picture = np.full((height, left + paths.shape[1], 3), 255, np.uint8)
-    picture[top : top + len(frozen), left:] = frozen
-    picture[-len(paths) :, left:] = paths
-    image = Image.fromarray(picture)
-    pen = ImageDraw.Draw(image)
-    _, layers, modules = np.shape(geopaths)
-    for layer in range(layers):
-        x = left + layer * (modules * CELL - 1 + LAYER_GAP)
-        pen.text((x, 0), f"layer {layer + 1}", fill=INK)
-    pen.text((0, top - 3), "frozen", fill=INK)
-    pen.text((0, height - len(paths) - 2), "paths", fill=INK)
-    return np.array(image)
 
 
 def draw_paths(

@@ -12,15 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
 
 from reports import tables
-from reports.style import (
-    BACKGROUND,
-    INK,
-    MUTED,
-    despine,
-    save_png,
-    shade,
-    task_colour,
-)
+from reports.colours import BACKGROUND, INK, MUTED, task_colour
+from reports.style import despine, save_png, shade
 
 MOST_LOST = 10  # points of accuracy, whose loss has the palest colour of plot_retention
 CURVE_WINDOW = 10  # recorded generations that a point of a curve is the mean of
@@ -198,6 +191,67 @@ def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
             legend,
         )
     save_png(filename, figure)
+
+
+def plot_controls(filename: str | os.PathLike, results: Sequence[dict]) -> None:
+    """Compares how later tasks are learned under each control, as a PNG file.
+
+    One panel a task after the first: the winner's fitness against generations, a line a
+    repeat, which ends in a dot where the task was over; dashed for the control "scratch".
+
+    Args:
+      filename: the picture; an existing file is replaced.
+      results: repeats of the same tasks, of one setting but for the control.
+
+    Raises:
+      ValueError: the results hold no later task.
+      OSError: the file cannot be written; an existing one then stays as it was.
+    """
+    names = [task["name"] for task in results[0]["tasks"]] if results else []
+    if len(names) < 2:
+        raise ValueError("they hold no second task")
+    controls = dict.fromkeys(result.get("control", "pathnet") for result in results)
+    figure, grid = _panels(len(names) - 1, share_x=True, share_y=True)
+    for place, (axes, name) in enumerate(zip(grid, names[1:]), 1):
+        legend = []
+        for rank, control in enumerate(controls):
+            tasks = [
+                result["tasks"][place]
+                for result in results
+                if result.get("control", "pathnet") == control
+            ]
+            colour = MUTED if control == "scratch" else task_colour(rank)
+            _draw_repeats(axes, tasks, colour, "--" if control == "scratch" else "-")
+            legend.append((_needed_text(control, tasks), colour))
+        _label(
+            axes,
+            f"task {place + 1}, {name}, after {names[place - 1]}",
+            "generation",
+            "winner's training accuracy",
+            legend,
+        )
+    save_png(filename, figure)
+
+
+def _needed_text(control: str, tasks: Sequence[dict]) -> str:
+    """Under which control tasks were learned, and the generations that they needed."""
+    what = {"pathnet": "on the frozen path", "scratch": "from scratch"}
+    needed = [tables.generations_needed(task) for task in tasks]
+    mean, _ = tables.mean_and_error(tables.not_none(needed))
+    return (
+        f"{what.get(control, control)}, n = {tables.converged_text(needed)}: "
+        f"{mean:.0f} generations"
+    )
+
+
+def _draw_repeats(
+    axes: Axes, tasks: Sequence[dict], colour: str, linestyle: str
+) -> None:
+    """A thin line a repeat, smoothed as by `mean_curve`, and a dot at its end."""
+    for task in tasks:
+        generations, fitness, _ = mean_curve([task["curve"]])
+        axes.plot(generations, fitness, linestyle, color=colour, linewidth=1.1)
+        axes.plot(generations[-1:], fitness[-1:], ".", color=colour, markersize=7)
 
 
 def plot_accuracies(filename: str | os.PathLike, results: Sequence[dict]) -> None:

@@ -326,6 +326,48 @@ def table(results: Sequence[dict], level: float | None = None) -> str:
     return "\n".join(rows)
 
 
+def summary(results: Sequence[dict]) -> str:
+    """A small Markdown table of one run: how each task was learned, and is remembered.
+
+    A row for each task under each control, but for "scratch": that is what the others
+    are compared with, if the run has it. Generations and accuracies are means ± standard
+    error over the seeds; the speedup is as in `control_table`. The last column is the
+    held-out accuracy once more, after the last task.
+
+    Args:
+      results: repeats of one run.
+    """
+    rows = list(_controls(results))
+    controls = list(dict.fromkeys(control for _, _, control, *_ in rows))
+    shown = [control for control in controls if control != "scratch"] or controls
+    is_compared = "scratch" in controls and shown != controls
+    header = ["task"]
+    header += ["control"] if len(shown) > 1 else []
+    header += ["generations"]
+    header += ["from scratch", "speedup [95 %]"] if is_compared else []
+    header += ["held-out %", "after the last task %"]
+    lines = [_row(header), "| --- " * len(header) + "|"]
+    for place, name, control, repeats, scratch in rows:
+        if control not in shown:
+            continue
+        tasks = list(repeats.values())
+        digits = 1 if len(tasks) > 1 else 0
+        cells = [f"{place + 1}: {name}"]
+        cells += [control] if len(shown) > 1 else []
+        cells += [_generations_text(tasks, digits)]
+        if is_compared:
+            cells += [
+                _generations_text(list(scratch.values()), digits) if scratch else "",
+                _paired_speedup(scratch, repeats, generations_needed),
+            ]
+        cells += [
+            _mean_text([100 * task[accuracy] for task in tasks], 2)
+            for accuracy in ("accuracy_test", "accuracy_test_after_all")
+        ]
+        lines.append(_row(cells))
+    return "\n".join(lines)
+
+
 def control_table(results: Sequence[dict]) -> str:
     """A Markdown table: each task under each control, compared with `scratch`.
 

@@ -70,20 +70,20 @@ class SingleDisplay:
         self._print_retention(outcomes, result)
         if self._total is None:
             print(_not_converged(outcomes), end="")
-        if len(self._controls) > 1:
-            print(f"Seed {result['seed']}, {result['control']}:")
         self._results.append(result)
         if is_last:
             self._print_summary()
             print(f"Results: {self._folder}")
             if self._has_events:
                 print(shell.tensorboard(self._folder))
+        if len(self._controls) > 1:
+            print(f"Seed {result['seed']}, {result['control']}:")
         print(line, flush=True)
 
     def _print_summary(self):
-        """Compares what was learned under the controls, if there are several."""
-        if len(self._controls) > 1:
-            print(f"\n{tables.control_table(self._results)}\n")
+        """The table of all repeats, if there are several."""
+        if len(self._results) > 1:
+            print(f"\n{tables.summary(self._results)}\n")
 
     def _print_retention(self, outcomes, result):
         """Says what the later tasks have left of the earlier ones."""
@@ -105,13 +105,6 @@ class RepeatsDisplay(SingleDisplay):
 
     def task_ended(self, number: int, outcome: Outcome, fixed_path: np.ndarray) -> None:
         pass
-
-    def _print_summary(self):
-        """The table of all repeats, or the comparison of the controls."""
-        if len(self._controls) > 1:
-            super()._print_summary()
-        else:
-            print(f"\n{tables.table(self._results)}\n")
 
     def _print_retention(self, outcomes, result):
         pass

@@ -23,8 +23,8 @@ import pathnet
 from common import events, folders, network, results
 from common.batch import Batch
 from common.commandline import UserError
-from reports.paths import count_overlap
-from supervised import checkpoints, display, outcomes, recorder, sizes
+from reports.population import count_overlap
+from supervised import checkpoints, display, outcomes, pictures, recorder, sizes
 from supervised.controls import CONTROLS, PathNet
 from supervised.generation import TrainablePathNet
 from supervised.outcomes import Outcome
@@ -42,6 +42,8 @@ class Experiment:
     Attributes:
       settings: of the script. data: what is learned from, by name of the data set.
       folder: of the run; None for a batch's share.
+      display: what prints. pictures: what draws.
+      first_task: of the last repeat; what further controls of its seed begin with.
     """
 
     def __init__(
@@ -83,7 +85,11 @@ class Experiment:
             self._restore(self.net_of(CONTROLS[control]))
         self.folder = None if settings.results_file else self._make_folder()
         results.check_appendable(self._results_file())
+        freezes = "pathnet" in settings.controls and len(settings.tasks) > 1
+        self.net_of(CONTROLS[settings.controls[0]]).compile_ahead(freezes)
         self.display = self._choose_display()
+        self.pictures = self._choose_pictures()
+        self.first_task: FirstTask | None = None
 
     def repeats(self) -> "Iterator[Repeat]":
         """Yields a Repeat for each seed, under each control; of a batch this share."""
@@ -117,7 +123,7 @@ class Experiment:
     def recorder_of(self, seed: int, control: str) -> recorder.Recorder:
         """What records a repeat, in a folder of its own if there are several."""
         settings = self.settings
-        if not settings.records or self.folder is None:
+        if not self._records():
             return recorder.NoRecorder()
         folder = self.folder
         if settings.runs > 1:
@@ -147,6 +153,10 @@ class Experiment:
             if held:
                 return len(held)
         return results.append(file, result)
+
+    def _records(self):
+        """Whether repeats leave events and pictures."""
+        return self.settings.records and self.folder is not None
 
     def _results_file(self):
         """Where its repeats go."""
@@ -183,6 +193,11 @@ class Experiment:
             return display.BatchDisplay(total)
         kind = display.SingleDisplay if settings.runs == 1 else display.RepeatsDisplay
         return kind(self.folder, settings.controls, total, settings.records)
+
+    def _choose_pictures(self):
+        if self._records():
+            return pictures.Pictures(self.folder, self.settings.controls)
+        return pictures.NoPictures()
 
     def _restore(self, net):
         """Gives a grid the parameters of the loaded network."""
@@ -252,6 +267,9 @@ class Repeat:
         if number < len(self._settings.network.tasks):
             self._recall(task)
             return
+        if number == 0 and self._shares_first_task():
+            self._take_over(self._experiment.first_task)
+            return
         display.note_crowding(number, task, self._net.grid, fixed_path)
         learning = self._begin(number, task)
         progress = self._experiment.display.progress(number, task, learning.generation)
@@ -306,9 +324,20 @@ class Repeat:
         if self._settings.save_dir is not None:
             self._save(result)
             experiment.display.network_saved(self._settings.save_dir)
-        self._recorder.close(self.outcomes, result)
-        self.checkpoints.discard()
+        self._recorder.close()
+        experiment.pictures.add(
+            pictures.Learned(
+                self._recorder.folder,
+                self.outcomes,
+                result,
+                self._recorder.snapshots,
+                self._net.grid.kinds(),
+            )
+        )
         is_last = experiment.is_last(self.seed, self.control)
+        if is_last:
+            experiment.pictures.finish()
+        self.checkpoints.discard()
         experiment.display.repeat_ended(self.outcomes, result, line, place, is_last)
 
     def _begin(self, number, task):
@@ -323,8 +352,6 @@ class Repeat:
         population = self._control.population(
             self._net, self.seed, self._fixed_path, paths, self._settings.candi
         )
-        if number == 0 and self.control == "pathnet" and len(self._settings.tasks) > 1:
-            self._net.compile_ahead()
         return Learning(task, population, seconds=time.monotonic() - started)
 
     def _tournament(self, task, number, learning):
@@ -391,6 +418,37 @@ class Repeat:
         self._is_over = True
         self._experiment.display.task_ended(number, outcome, self._fixed_path)
         display.note_kept(number, outcome, self._settings.training.writeback)
+        if (
+            number == 0
+            and len(self._settings.controls) > 1
+            and not self._control.fixed_size
+        ):
+            self._experiment.first_task = FirstTask(
+                self.seed,
+                outcome,
+                self._net.parameters(),
+                list(self._recorder.snapshots),
+            )
+
+    def _shares_first_task(self):
+        """Whether another control has just learned the first task of this seed.
+
+        All controls on the whole grid learn it alike.
+        """
+        learned = self._experiment.first_task
+        return (
+            learned is not None
+            and learned.seed == self.seed
+            and not self._control.fixed_size
+        )
+
+    def _take_over(self, learned):
+        """Takes over a first task as another control has learned it."""
+        self._net.set_parameters(learned.parameters)
+        self.outcomes.append(learned.outcome)
+        self._retention.append([learned.outcome.accuracy_test])
+        self._recorder.recall(learned.outcome, self._fixed_path, learned.snapshots)
+        self._is_over = True
 
     def _recall(self, task):
         """Takes up what the loaded network has of a task that it has learned."""
@@ -471,6 +529,22 @@ class Repeat:
             "retention": self._retention,
             "seconds": round(sum(o.seconds for o in self.outcomes), 3),
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstTask:
+    """A first task, which the controls of a seed begin with alike.
+
+    Attributes:
+      seed: of the repeat. outcome: of the task.
+      parameters: of the grid when it had ended, as of `pathnet.PathNet.parameters`.
+      snapshots: its generations, as of `recorder.Recorder`.
+    """
+
+    seed: int
+    outcome: Outcome
+    parameters: dict[str, np.ndarray]
+    snapshots: list
 
 
 class Learning:

@@ -223,7 +223,6 @@ class TrainablePathNet(pathnet.PathNet):
           alone: whether `train` takes a single candidate as well as B.
         """
         self.training = training
-        self._is_compiled_ahead = False
         self._sizes = {training.B, 1} if alone else {training.B}
         super().__init__(grid, training.optimizer)
         feeds = [self.geopath, self.images, self.labels, self.task, self.fixed_path]
@@ -258,20 +257,18 @@ class TrainablePathNet(pathnet.PathNet):
         )
         return correct / len(labels), loss
 
-    def compile_ahead(self) -> None:
-        """Compiles what `train` runs once a path is frozen, beside what goes on.
+    def compile_ahead(self, freezes: bool) -> None:
+        """Compiles what `train` runs, in a thread beside what else there is to do.
 
-        XLA compiles for shapes, and frozen modules change these. A generation that
-        writes nothing back does it, in a thread, while the first task is learned. Has an
-        effect once only; the parameters must be initialized.
+        XLA compiles for shapes, and frozen modules change these. Generations that write
+        nothing back do it, before there are parameters to speak of.
+
+        Args:
+          freezes: whether paths will be frozen: then it compiles for both cases.
         """
-        if self._is_compiled_ahead:
-            return
-        self._is_compiled_ahead = True
         grid, training = self.grid, self.training
-        fixed_path = np.zeros([grid.L, grid.M], np.float32)
-        fixed_path[:, : grid.N] = 1
         images = np.zeros([training.T * training.batch_num, grid.inputs], np.uint8)
+        fixed_path = np.zeros([grid.L, grid.M], np.float32)
         feed = {
             self.geopath: np.zeros([training.B, grid.L, grid.M], np.float32),
             self.fixed_path: fixed_path,
@@ -279,8 +276,16 @@ class TrainablePathNet(pathnet.PathNet):
             self.labels: np.zeros(len(images), np.int32),
             self.task: 0,
         }
+        one_module = fixed_path.copy()
+        one_module[:, 0] = 1
         correct, *_ = self._generations[training.B]
-        threading.Thread(target=self.session.run, args=(correct, feed)).start()
+
+        def compile_each():
+            self.session.run(correct, feed)
+            if freezes:
+                self.session.run(correct, feed | {self.fixed_path: one_module})
+
+        threading.Thread(target=compile_each).start()
 
     def _build(self):
         super()._build()

@@ -1,4 +1,4 @@
-"""What a repeat leaves to look at: TensorBoard events, pictures of its paths.
+"""What a repeat leaves for TensorBoard, and the snapshots that its pictures are made of.
 
 Each task is a run of its own to TensorBoard, with the same tags from its first generation
 on, so that one chart has the curves of all tasks over each other. What goes on from one
@@ -8,14 +8,13 @@ task to the next is in the folder itself.
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 import pathnet
 from common.events import Events, as_markdown
-from reports.evolution import Snapshot, animate_evolution
-from reports.paths import draw_paths, population_picture
-from reports.plots import plot_retention
+from reports.population import Snapshot, population_picture
 from supervised.outcomes import Outcome
 from supervised.tournaments import Generation, Task
 
@@ -41,7 +40,12 @@ OF_A_RUN = {
 
 
 class Recorder:
-    """Events, paths.png, evolution.gif and retention.png of one repeat."""
+    """The events of one repeat, and what its pictures show.
+
+    Attributes:
+      folder: of the repeat.
+      snapshots: its generations so far, a Snapshot each.
+    """
 
     def __init__(self, folder: str, net: pathnet.PathNet, test_every: int, flags: dict):
         """
@@ -49,19 +53,19 @@ class Recorder:
           folder: of the repeat. net: its grid. flags: by name, shown in TensorBoard.
           test_every: generations between two points of the held-out curve.
         """
-        self._folder = folder
+        self.folder = folder
         self._net = net
         self._test_every = test_every
         self._events = Events(folder, net.graph, OF_A_RUN)
         self._task_events = None
         self._events.text("flags", as_markdown(flags))
-        self._snapshots = []
+        self.snapshots = []
         self._before = 0  # generations of earlier tasks
         self._last = None  # step and time of the last point
 
     def begin(self, number: int, task: Task, generation: int) -> None:
         """Goes on with a task, numbered from 0 on, that has had so many generations."""
-        folder = os.path.join(self._folder, f"task{number + 1}_{task.name}")
+        folder = os.path.join(self.folder, f"task{number + 1}_{task.name}")
         with contextlib.suppress(FileExistsError):  # of a run that is resumed
             os.mkdir(folder)  # and no folder above: one that was deleted stays so
         self._task_events = Events(folder, descriptions=OF_A_TASK)
@@ -95,7 +99,7 @@ class Recorder:
         if now.number % IMAGE_EVERY == 1 or ends:
             picture = population_picture(geopaths, fixed_path)
             self._events.image(step, "evolution/population", picture)
-        self._snapshots.append(
+        self.snapshots.append(
             Snapshot(
                 task.title, now.number, now.best_fitness, geopaths, best, fixed_path
             )
@@ -137,38 +141,35 @@ class Recorder:
         )
         self._last = (step, moment)
 
-    def recall(self, outcome: Outcome, fixed_path: np.ndarray) -> None:
-        """Adds the end of a task that was learned in an earlier process."""
+    def recall(
+        self,
+        outcome: Outcome,
+        fixed_path: np.ndarray,
+        snapshots: Sequence[Snapshot] = (),
+    ) -> None:
+        """Adds a task that was learned before: its end, or the snapshots that are left."""
         self._before += outcome.generations
         best = outcome.geopath
-        self._snapshots.append(
-            Snapshot(
-                outcome.task.title,
-                outcome.generations,
-                outcome.last.best_fitness,
-                best[None],
-                best,
-                fixed_path,
-            )
+        end = Snapshot(
+            outcome.task.title,
+            outcome.generations,
+            outcome.last.best_fitness,
+            best[None],
+            best,
+            fixed_path,
         )
+        self.snapshots.extend(snapshots or [end])
 
-    def close(self, outcomes: list[Outcome], result: dict) -> None:
-        """Ends the events and draws the pictures."""
+    def close(self) -> None:
+        """Ends the events."""
         self._events.close()
-        draw_paths(
-            os.path.join(self._folder, "paths.png"),
-            [outcome.geopath for outcome in outcomes],
-            [outcome.task.title for outcome in outcomes],
-            self._net.grid.kinds(),
-            [outcome.last.active for outcome in outcomes],
-        )
-        animate_evolution(os.path.join(self._folder, "evolution.gif"), self._snapshots)
-        if len(outcomes) > 2:
-            plot_retention(os.path.join(self._folder, "retention.png"), [result])
 
 
 class NoRecorder:
     """Of repeats that leave their line in the results alone."""
+
+    folder = None
+    snapshots: Sequence[Snapshot] = ()
 
     def begin(self, number: int, task: Task, generation: int) -> None:
         pass
@@ -186,8 +187,13 @@ class NoRecorder:
     ) -> None:
         pass
 
-    def recall(self, outcome: Outcome, fixed_path: np.ndarray) -> None:
+    def recall(
+        self,
+        outcome: Outcome,
+        fixed_path: np.ndarray,
+        snapshots: Sequence[Snapshot] = (),
+    ) -> None:
         pass
 
-    def close(self, outcomes: list[Outcome], result: dict) -> None:
+    def close(self) -> None:
         pass

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from reports import style
+from reports import colours
 from reports.evolution import Snapshot
 
 LAYERS, MODULES = 3, 10
@@ -58,7 +58,7 @@ def runs(flags):
 
 def grid_places(image):
     """x of every layer and y of every module in a picture of unused modules only."""
-    pale = (image == style.rgb_bytes(style.PALE)).all(axis=-1)
+    pale = (image == colours.rgb_bytes(colours.PALE)).all(axis=-1)
     xs, ys = runs(pale.any(axis=0)), runs(pale.any(axis=1))
     assert (len(xs), len(ys)) == (LAYERS, MODULES)
     return xs, ys

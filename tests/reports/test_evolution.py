@@ -17,7 +17,7 @@ from image_helpers import (
 )
 from PIL import Image, ImageSequence
 
-from reports import evolution, style
+from reports import colours, evolution
 from reports.evolution import Snapshot
 
 
@@ -131,8 +131,8 @@ def test_gif_shows_shares_winner_and_fixed_path(tmp_path):
     def at(image, module, right=0):
         return image[ys[module], xs[1] + right].astype(int)
 
-    one, two = (np.array(style.rgb_bytes(c)) for c in style.TASK_COLOURS[:2])
-    pale = np.array(style.rgb_bytes(style.PALE))
+    one, two = (np.array(colours.rgb_bytes(c)) for c in colours.TASK_COLOURS[:2])
+    pale = np.array(colours.rgb_bytes(colours.PALE))
     np.testing.assert_array_equal(at(first, 0), one)
     np.testing.assert_array_equal(at(second, 0), two)
     np.testing.assert_allclose(at(first, 3), (one + pale) / 2, atol=12)
@@ -145,12 +145,12 @@ def test_gif_shows_shares_winner_and_fixed_path(tmp_path):
         return count_colour(image[y - 13 : y + 14, x - 13 : x + 14], colour)
 
     # A fixed module wears a ring in the colour of the task it was learned for.
-    assert around(first, 6, style.task_colour(0)) == 0
-    assert around(second, 6, style.task_colour(0)) > 20
-    assert around(second, 9, style.task_colour(0)) == 0
+    assert around(first, 6, colours.task_colour(0)) == 0
+    assert around(second, 6, colours.task_colour(0)) > 20
+    assert around(second, 9, colours.task_colour(0)) == 0
     # The winner's modules have a dark edge.
-    assert around(first, 0, style.INK) == 0
-    assert around(second, 0, style.INK) > 5
+    assert around(first, 0, colours.INK) == 0
+    assert around(second, 0, colours.INK) > 5
 
 
 def test_gif_draws_lines_of_the_winner_and_the_fixed_path(tmp_path):
@@ -171,7 +171,7 @@ def test_gif_draws_lines_of_the_winner_and_the_fixed_path(tmp_path):
         strip = image[70 + ys[module] - 3 : 70 + ys[module] + 4, between].astype(int)
         return strip[strip.sum(axis=1).argmin()]
 
-    one, two = (np.array(style.rgb_bytes(c)) for c in style.TASK_COLOURS[:2])
+    one, two = (np.array(colours.rgb_bytes(c)) for c in colours.TASK_COLOURS[:2])
     np.testing.assert_allclose(line_at(2), 0.9 * two + 0.1 * 255, atol=30)
     np.testing.assert_allclose(line_at(7), 0.5 * one + 0.5 * 255, atol=30)
     np.testing.assert_array_equal(line_at(5), 255)
@@ -180,24 +180,37 @@ def test_gif_draws_lines_of_the_winner_and_the_fixed_path(tmp_path):
 def test_gif_draws_both_tasks_fitness_on_the_same_axes(tmp_path):
     arrays, _ = gif_frames(animate(tmp_path, snapshots(6, 6)))
     plots = [array[60:345, 480:] for array in arrays]
-    one, two = style.TASK_COLOURS[:2]
+    one, two = colours.TASK_COLOURS[:2]
     assert all(count_colour(plot, one) > 20 for plot in plots)
     assert all(count_colour(plot, two) == 0 for plot in plots[:6])
     assert all(count_colour(plot, two) > 20 for plot in plots[6:])
     # Task 2 starts out above the best of task 1, and both curves end at the same
     # generation, so what sets them apart is their height.
     blue, orange = (
-        np.argwhere((plots[-1][:160] == style.rgb_bytes(colour)).all(axis=-1))
+        np.argwhere((plots[-1][:160] == colours.rgb_bytes(colour)).all(axis=-1))
         for colour in (one, two)
     )
     assert orange[:, 0].mean() < blue[:, 0].mean()
     assert abs(orange[:, 1].max() - blue[:, 1].max()) <= 1
 
 
+def test_gif_has_the_curve_of_the_later_task_from_scratch(tmp_path):
+    frames = snapshots(6, 6)
+    plain, _ = gif_frames(animate(tmp_path, frames))
+    curve = {"generation": [0, 1, 2, 3, 4, 5], "fitness": [0.1] * 6}
+    path = tmp_path / "compared.gif"
+    evolution.animate_evolution(path, frames, [curve, curve])
+    compared, _ = gif_frames(path)
+    orange = colours.TASK_COLOURS[1]
+    for number, (without, within) in enumerate(zip(plain, compared)):
+        added = count_colour(within, orange) - count_colour(without, orange)
+        assert (added > 40) == (number >= 6), number
+
+
 def test_gif_has_a_white_background(tmp_path):
     arrays, _ = gif_frames(animate(tmp_path, snapshots(2, 2)))
     for array in arrays:
-        assert colours_in(array[[0, -1]]) == {style.BACKGROUND}
+        assert colours_in(array[[0, -1]]) == {colours.BACKGROUND}
 
 
 @pytest.mark.parametrize("fitness", [float("nan"), float("-inf"), 3.0])

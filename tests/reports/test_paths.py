@@ -13,15 +13,8 @@ from image_helpers import (
 )
 from PIL import Image
 
+from reports import colours
 from reports import paths as paths_picture
-from reports import style
-
-
-def test_count_overlap():
-    paths = two_paths()
-    assert paths_picture.count_overlap(paths) == 1
-    assert paths_picture.count_overlap(paths[:1]) == 0
-    assert paths_picture.count_overlap([paths[0], paths[1], paths[0]]) == 3
 
 
 def test_edge_shares_by_hand():
@@ -54,49 +47,6 @@ def test_module_centres_run_right_and_down():
     )
 
 
-def test_population_image_cells_are_exact():
-    paths = random_paths(7, 3, 4)
-    image = paths_picture.population_image(paths)
-    cell, gap = paths_picture.CELL, paths_picture.LAYER_GAP
-    assert image.dtype == np.uint8
-    assert image.shape == (7 * cell - 1, 3 * (4 * cell - 1) + 2 * gap, 3)
-    assert colours_in(image) == {
-        style.BACKGROUND,
-        style.PALE,
-        style.task_colour(0),
-    }
-    painted = np.zeros(image.shape[:2], bool)
-    for candidate, layer, module in np.ndindex(paths.shape):
-        y = candidate * cell
-        x = layer * (4 * cell - 1 + gap) + module * cell
-        square = np.s_[y : y + cell - 1, x : x + cell - 1]
-        used = paths[candidate, layer, module]
-        expected = style.task_colour(0) if used else style.PALE
-        assert colours_in(image[square]) == {expected}
-        painted[square] = True
-    assert colours_in(image[~painted]) == {style.BACKGROUND}
-
-
-def test_population_picture_names_layers_and_shows_what_is_frozen():
-    paths = np.zeros((4, LAYERS, MODULES), int)
-    fixed = np.zeros((LAYERS, MODULES), int)
-    fixed[1, 2] = 1
-    plain = paths_picture.population_picture(paths, 0 * fixed)
-    picture = paths_picture.population_picture(paths, fixed)
-    image = paths_picture.population_image(paths)
-    np.testing.assert_array_equal(picture[-len(image) :, -image.shape[1] :], image)
-    cell = (paths_picture.CELL - 1) ** 2
-    assert (picture != plain).any(axis=-1).sum() == cell
-    assert (plain[:10, 46:] < 128).any()  # the names of the layers
-
-
-def test_population_image_takes_booleans_and_one_of_each():
-    image = paths_picture.population_image(np.ones((1, 1, 1), bool))
-    side = paths_picture.CELL - 1
-    assert image.shape == (side, side, 3)
-    assert colours_in(image) == {style.task_colour(0)}
-
-
 def draw(tmp_path, paths, names, kinds=None):
     target = tmp_path / "paths.png"
     paths_picture.draw_paths(target, paths, names, kinds)
@@ -110,11 +60,11 @@ def test_paths_png_shows_who_uses_each_module(tmp_path):
     names, paths = ["1v3", "6v7"], two_paths()
     xs, ys = grid_places(draw(tmp_path, 0 * paths, names))
     image = draw(tmp_path, paths, names)
-    one, two = style.TASK_COLOURS[:2]
+    one, two = colours.TASK_COLOURS[:2]
     halves = {(1, 0): (one, one), (0, 1): (two, two), (1, 1): (one, two)}
     for layer, module in np.ndindex(LAYERS, MODULES):
         users = tuple(paths[:, layer, module].tolist())
-        left, right = halves.get(users, (style.PALE, style.PALE))
+        left, right = halves.get(users, (colours.PALE, colours.PALE))
         y = ys[module]
         assert colours_in(image[y, xs[layer] - 8]) == {left}
         assert colours_in(image[y, xs[layer] + 8]) == {right}
@@ -123,7 +73,7 @@ def test_paths_png_shows_who_uses_each_module(tmp_path):
 def test_paths_png_has_a_white_background(tmp_path):
     image = draw(tmp_path, two_paths(), ["1v3", "6v7"])
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
-    assert colours_in(border) == {style.BACKGROUND}
+    assert colours_in(border) == {colours.BACKGROUND}
 
 
 @pytest.mark.parametrize("modules", [10, 20])
@@ -141,7 +91,7 @@ def test_paths_png_has_every_task(tmp_path, tasks):
     paths[:, 1, 9] = 1
     paths[np.arange(tasks), 0, np.arange(tasks)] = 1
     image = draw(tmp_path, paths, [f"task {i}" for i in range(tasks)])
-    palette = style.TASK_COLOURS
+    palette = colours.TASK_COLOURS
     for colour in palette[:tasks]:
         assert count_colour(image, colour) > 1000
     for colour in palette[tasks:]:
@@ -193,8 +143,8 @@ def test_paths_png_marks_the_kinds(tmp_path):
     # No path uses the sixth module of any layer.
     y = ys[5]
     discs = [image[y - 12 : y + 13, x - 12 : x + 13] for x in xs]
-    assert colours_in(discs[0]) == {style.PALE}
-    muted = [count_colour(disc, style.MUTED) for disc in discs]
+    assert colours_in(discs[0]) == {colours.PALE}
+    muted = [count_colour(disc, colours.MUTED) for disc in discs]
     assert 0 == muted[0] < muted[1] < muted[2]
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from PIL import Image
 
-from reports import plots, style, tables
+from reports import colours, plots, style, tables
 
 
 def repeats():
@@ -108,7 +108,7 @@ def test_generations_png_has_both_histograms(tmp_path):
         pixels = np.array(image.convert("RGB"))
     left, right = np.array_split(pixels, 2, axis=1)
     for panel in (left, right):
-        for colour in style.TASK_COLOURS[:2]:
+        for colour in colours.TASK_COLOURS[:2]:
             assert count_colour(panel, colour) > 1000
 
 
@@ -144,7 +144,7 @@ def test_accuracies_are_means_with_errors_and_a_dot_a_repeat(panels_of):
     errors = sorted(panel.containers, key=lambda bars: bars.lines[0].get_xdata()[0])
     means = [bars.lines[0] for bars in errors]
     assert [line.get_ydata()[0] for line in means] == pytest.approx([95, 80, 50, 60])
-    one, two = style.TASK_COLOURS[:2]
+    one, two = colours.TASK_COLOURS[:2]
     assert [line.get_color() for line in means] == [one, two, one, two]
     (stem,) = errors[0].lines[2]
     np.testing.assert_allclose(stem.get_segments()[0][:, 1], [90, 100])
@@ -209,7 +209,7 @@ def test_usage_is_a_grid_a_task_and_place(panels_of):
     for place, panel in enumerate((panels[0], panels[2])):
         assert written_on(panel) == percent
         cells = drawn_cells(panel, 2, 4)
-        full, pale = to_rgb(style.task_colour(place)), to_rgb(style.PALE)
+        full, pale = to_rgb(colours.task_colour(place)), to_rgb(colours.PALE)
         np.testing.assert_allclose(cells[0, 0], full)
         np.testing.assert_allclose(cells[1, 2], full)
         np.testing.assert_allclose(cells[0, 2], pale)
@@ -228,7 +228,7 @@ def test_usage_of_a_wide_grid_is_shown_by_colour_alone(panels_of):
     line = "% of best paths that use it, n = 3 (random: 1 %)"
     assert titles(panel)[1] == [line, "full colour: 67 %"]
     cells = drawn_cells(panel, 2, 100)
-    np.testing.assert_allclose(cells[0, 0], to_rgb(style.task_colour(0)))
+    np.testing.assert_allclose(cells[0, 0], to_rgb(colours.task_colour(0)))
 
 
 # Overlaps and retention
@@ -260,7 +260,7 @@ def test_retention_picture_has_the_means(panels_of):
     assert {"100", "101", "9", "10"} <= set(texts)
     # Five of ten points are lost of the first task: half of the way to the palest.
     full, half = (patch.get_facecolor()[:3] for patch in axes.patches[:2])
-    assert full == to_rgb(style.TASK_COLOURS[0])
+    assert full == to_rgb(colours.TASK_COLOURS[0])
     expected = style.shade(np.array([1 - 0.45 * 5 / plots.MOST_LOST]), full)[0]
     np.testing.assert_allclose(half, expected)
     assert [label.get_text() for label in axes.get_yticklabels()] == [
@@ -317,7 +317,7 @@ def test_curves_picture_shows_first_and_second_in_their_colours(tmp_path):
     plots.plot_curves(path, results)
     pixels = np.asarray(Image.open(path).convert("RGB"))
     for place in (0, 1):
-        assert count_colour(pixels, style.task_colour(place)) > 500
+        assert count_colour(pixels, colours.task_colour(place)) > 500
 
 
 def test_curves_have_a_labelled_band_within_what_can_be(panels_of):
@@ -341,6 +341,31 @@ def test_a_single_curve_has_no_band(panels_of):
     assert titles(panel)[1] == ["learned first, n = 1"]
 
 
+def test_controls_are_a_line_a_repeat_and_dashed_from_scratch(panels_of):
+    curve = {"generation": [1, 2, 3], "fitness": [0.5] * 3}
+    found = [
+        learned("1v3", "1v2", curve=curve, generations=generations)
+        | {"control": control}
+        for control, generations in (("scratch", 9), ("pathnet", 3), ("pathnet", 4))
+    ]
+    (panel,) = panels_of(plots.plot_controls, found)
+    title, key = titles(panel)
+    assert title == "task 2, 1v2, after 1v3"
+    assert key == [
+        "from scratch, n = 1: 9 generations",
+        "on the frozen path, n = 2: 4 generations",
+    ]
+    lines = [line for line in panel.lines if line.get_linestyle() != "None"]
+    assert [line.get_linestyle() for line in lines] == ["--", "-", "-"]
+    ends = [line for line in panel.lines if line.get_linestyle() == "None"]
+    assert [list(line.get_xdata()) for line in ends] == [[3]] * 3
+
+
+def test_controls_of_a_single_task_are_no_picture(tmp_path):
+    with pytest.raises(ValueError, match="second task"):
+        plots.plot_controls(tmp_path / "controls.png", [learned("1v3")])
+
+
 def test_scores_are_a_line_a_repeat_and_task(panels_of):
     episodes = tables.SCORE_EPISODES
 
@@ -353,7 +378,7 @@ def test_scores_are_a_line_a_repeat_and_task(panels_of):
     key = ["learned as task 1, n = 2", "learned as task 2, n = 2"]
     assert titles(panel) == ("pong: learning curve", key)
     assert panel.get_xlabel() == "million agent steps of the task"
-    one, two = style.TASK_COLOURS[:2]
+    one, two = colours.TASK_COLOURS[:2]
     assert [line.get_color() for line in panel.lines] == [one, one, two, two]
     assert [line.get_ydata()[-1] for line in panel.lines] == [3, 5, 3, 5]
     np.testing.assert_allclose(panel.lines[0].get_xdata(), [0.1, 0.2])

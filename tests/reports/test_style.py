@@ -8,16 +8,16 @@ import pytest
 from image_helpers import snapshots, two_paths
 from PIL import Image
 
-from reports import evolution, style
+from reports import colours, evolution, style
 from reports import paths as paths_picture
 
 ROOT = Path(style.__file__).parent.parent
 
 
 def test_task_colours_differ_and_start_over():
-    count = len(style.TASK_COLOURS)
-    assert len({style.task_colour(i) for i in range(count)}) == count
-    assert style.task_colour(count) == style.task_colour(0)
+    count = len(colours.TASK_COLOURS)
+    assert len({colours.task_colour(i) for i in range(count)}) == count
+    assert colours.task_colour(count) == colours.task_colour(0)
 
 
 PICTURES = {

@@ -219,6 +219,47 @@ def test_controls_are_compared_on_the_same_seeds():
     assert rows[5][3:] == ["3", "200.0 ± 0.0", "not all converged", "95.00 ± 0.00"]
 
 
+def summarized(seed, control, generations, at_the_end=0.95):
+    result = controlled(seed, control, generations)
+    for task in result["tasks"]:
+        task["accuracy_test_after_all"] = at_the_end
+    return result
+
+
+def test_the_summary_of_a_run_compares_with_scratch_and_with_the_end():
+    found = [
+        summarized(seed, control, generations, at_the_end)
+        for seed in range(2)
+        for control, generations, at_the_end in (
+            ("scratch", 100 + seed, 0.5),
+            ("pathnet", 50, 0.95),
+        )
+    ]
+    assert tables.summary(found).splitlines() == [
+        "| task | generations | from scratch | speedup [95 %] | held-out % "
+        "| after the last task % |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| 1: 1v3 | 100.0 ± 0.0 |  |  | 95.00 ± 0.00 | 95.00 ± 0.00 |",
+        "| 2: 1v2 | 50.0 ± 0.0 | 100.5 ± 0.5 | 2.01 [2.00, 2.02] | 95.00 ± 0.00 "
+        "| 95.00 ± 0.00 |",
+    ]
+
+
+def test_the_summary_has_no_column_that_would_be_empty():
+    (header, _, *rows) = tables.summary([summarized(0, "pathnet", 50)]).splitlines()
+    assert header == "| task | generations | held-out % | after the last task % |"
+    assert rows[1] == "| 2: 1v2 | 50 | 95.00 | 95.00 |"
+    found = [
+        summarized(0, control, 50) for control in ("scratch", "finetune", "pathnet")
+    ]
+    (header, _, *rows) = tables.summary(found).splitlines()
+    assert header.startswith("| task | control | generations | from scratch |")
+    assert [row.split(" | ")[1] for row in rows] == ["finetune", "pathnet"] * 2
+    (header, _, *rows) = tables.summary([summarized(0, "scratch", 50)]).splitlines()
+    assert header.startswith("| task | generations | held-out %")
+    assert len(rows) == 2
+
+
 def test_controls_are_compared_after_the_same_tasks():
     """Repeats of one seed that learned another task before are others."""
     found = []

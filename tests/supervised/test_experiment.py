@@ -155,7 +155,7 @@ class RecordingNet:
     def parameters(self):
         return {"layer1/kernel": self.weights}
 
-    def compile_ahead(self):
+    def compile_ahead(self, freezes):
         pass
 
 
@@ -167,6 +167,8 @@ def experiment_with(net, folder=None, small_net=None):
     run.data = {"numbers": "60+60 images"}
     run.display = run._choose_display()
     run.checkpoints = NoCheckpoints
+    run.pictures = run._choose_pictures()
+    run.first_task = None
     run._nets = {False: net, True: small_net}
     return run
 
@@ -473,8 +475,9 @@ def test_what_was_learned_first_is_tested_again(
 
 def test_repeats_print_one_line_each(flags, tmp_path, capsys):
     flags.runs = 2
+    run = experiment_with(RecordingNet(), tmp_path)
     for seed in (3, 4):
-        repeat = repeat_on(RecordingNet(), seed, tmp_path)
+        repeat = experiment.Repeat(run, seed, CONTROLS["pathnet"])
         for _ in range(2):
             learn(repeat, numbered_task())
             repeat.freeze()
@@ -485,7 +488,9 @@ def test_repeats_print_one_line_each(flags, tmp_path, capsys):
     assert (first, second) == (not_converged, not_converged)
     assert (one, two) == ("line of 3", "line of 4")
     assert where == f"Results: {tmp_path}"
-    assert any(row.startswith("| 1v3 | first |") for row in table)
+    assert any(
+        row.startswith("| 1: 1v3 | 12.0 ± 0.0, 0 of 2 converged |") for row in table
+    )
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["seed"] for line in lines] == [3, 4]
 
@@ -675,7 +680,41 @@ def test_controls_share_seed_data_and_first_task(flags, real_net, tmp_path, caps
     assert any(matrix[1][0] < matrix[0][0] for matrix in forgotten)
     output = capsys.readouterr().out
     assert output.count("| task | control |") == 1
-    assert output.splitlines()[-1] == "line of 3 finetune"
+    assert output.splitlines()[-2:] == ["Seed 3, finetune:", "line of 3 finetune"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", ["pathnet", "scratch", "finetune"])
+def test_a_first_task_is_learned_once_for_all_controls(
+    flags, real_net, tmp_path, control
+):
+    """What follows it is the same as if the control had learned it by itself."""
+
+    def repeat_of(controls):
+        flags.control = controls
+        learned = []
+        for repeat in experiment_with(real_net, tmp_path).repeats():
+            played = []
+            for number in range(2):
+                task = learnable_task(f"task {number}", number)
+                played.append(0)
+                for tournament in repeat.tournaments(task):
+                    tournament.overwrite_losers(tournament.train(tournament.draw()))
+                    played[-1] += 1
+                repeat.freeze()
+            repeat.finish("")
+            learned.append((played, repeat.outcomes, real_net.parameters()))
+        return learned[-1]
+
+    other = "scratch" if control != "scratch" else "finetune"
+    (none, most), outcomes, parameters = repeat_of([other, control])
+    first_and_second, expected, expected_parameters = repeat_of([control])
+    assert none == 0
+    assert first_and_second == [expected[0].generations, most]
+    for outcome, same in zip(outcomes, expected):
+        assert {**outcome.entry(), "seconds": 0} == {**same.entry(), "seconds": 0}
+    for name, value in parameters.items():
+        np.testing.assert_array_equal(value, expected_parameters[name])
 
 
 # ---- With a real net ----
