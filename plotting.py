@@ -2,8 +2,8 @@
 
     python plotting.py logs/*/results.jsonl --generations=generations.png
 
-prints a table of all results and draws each picture that a flag names. Results of
-several settings, such as --control makes, have a table and a picture each.
+prints tables of all results and draws each picture that a flag names. Results of
+several settings, such as --control makes, have tables and a picture each.
 """
 
 from common import commandline  # before all else: Ctrl-C is one line from here on
@@ -11,7 +11,6 @@ from common import commandline  # before all else: Ctrl-C is one line from here 
 # isort: split
 import contextlib
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +133,7 @@ def main(filenames: Sequence[str]) -> None:
 
 
 def show(filenames: Sequence[str], options: Options) -> None:
-    """Prints a table for each setting in the results files, and draws the pictures.
+    """Prints tables for each setting in the results files, and draws the pictures.
 
     Args:
       filenames: of the results files.
@@ -155,15 +154,18 @@ def show(filenames: Sequence[str], options: Options) -> None:
 
 
 def _print_tables(settings: dict[str, list[dict]], options: Options) -> None:
-    """Prints the table of each setting, and what is remembered if that is drawn."""
+    """Prints the tables of each setting, and what is remembered if that is drawn."""
     for setting, results in settings.items():
         with _explained("level"):
-            table = (
-                tables.score_table(results, options.score_levels)
+            found = (
+                [tables.score_table(results, options.score_levels)]
                 if _are_games(results)
-                else tables.table(results, options.level)
+                else [
+                    tables.generations_table(results, options.level),
+                    tables.comparison_table(results, options.level),
+                ]
             )
-        _print_table(setting, table)
+        _print_table(setting, "\n\n".join(filter(None, found)))
         if "retention" in options.pictures:
             with _explained("retention"):
                 _print_table("", tables.retention_table(results))
@@ -177,7 +179,7 @@ def _print_control_tables(settings: dict[str, list[dict]], options: Options) -> 
                 table = (
                     tables.score_control_table(results, options.score_levels)
                     if _are_games(results)
-                    else tables.control_table(results)
+                    else tables.control_comparison_table(results, options.level)
                 )
             _print_table(setting, table)
 
@@ -207,14 +209,12 @@ def setting_filename(filename: str, setting: str, number: int) -> Path:
       number: of the setting, which takes the place of a label too long for a name.
     """
     path = Path(filename)
-    label = re.sub(r"[^\w.,=-]+", "_", setting)
-    if len(label) > 100:
-        label = str(number)
+    label = tables.as_filename(setting, str(number))
     return path.with_stem(f"{path.stem}_{label}") if label else path
 
 
 def _are_games(results: Sequence[dict]) -> bool:
-    return all(result.get("script") == "atari" for result in results)
+    return all(map(tables.is_game, results))
 
 
 @contextlib.contextmanager

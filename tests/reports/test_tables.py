@@ -1,5 +1,8 @@
 """Tests of the statistics of results, and of the tables made of them."""
 
+import itertools
+import re
+
 import numpy as np
 import pytest
 
@@ -168,6 +171,142 @@ def test_tasks_that_did_not_converge_have_no_speedup(capped):
         assert rows["a", "after b"][:2] == ["0 of 1 converged", ""]
 
 
+def test_the_middle_half_is_what_is_left_without_a_quarter_at_either_end():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 4, 7, 30):
+        values = rng.normal(100, 20, n)
+        expected = np.mean(np.sort(values)[n // 4 : n - n // 4])
+        assert tables.interquartile_mean(values) == pytest.approx(expected)
+    assert tables.interquartile_mean([1, 2, 3, 4, 5, 6, 7, 9000]) == 4.5
+
+
+@pytest.mark.parametrize("statistic", [np.median, tables.interquartile_mean])
+def test_the_interval_of_a_statistic_is_that_of_a_plain_bootstrap(statistic):
+    rng = np.random.default_rng(1)
+    values = rng.normal(150, 30, 40)
+    resamples = rng.choice(values, (5000, len(values)))
+    expected = np.percentile([statistic(one) for one in resamples], [2.5, 97.5])
+    found = re.fullmatch(
+        r"(.+) \[(.+), (.+)\]", tables.statistic_text(values, statistic)
+    )
+    middle, *interval = map(float, found.groups())
+    assert middle == pytest.approx(statistic(values), abs=0.05)
+    np.testing.assert_allclose(interval, expected, rtol=0.02)
+
+
+def test_the_text_of_a_statistic_says_no_more_than_is_known():
+    assert tables.statistic_text([], np.median) == ""
+    assert tables.statistic_text([3], np.median) == "3.0"
+    assert tables.statistic_text([3, None, 3, 3], np.median) == "not all converged"
+
+
+def test_the_probability_compares_all_values_or_those_of_pairs():
+    """Small whole numbers, so that there are ties."""
+    rng = np.random.default_rng(2)
+    first, second = rng.integers(0, 6, 30), rng.integers(0, 5, 30)
+
+    def share(pairs):
+        return np.mean([(b < a) + 0.5 * (b == a) for a, b in pairs])
+
+    of_pairs = tables.probability_sooner(first, second, paired=True)
+    assert of_pairs == pytest.approx(share(zip(first, second)))
+    of_all = tables.probability_sooner(first, second[:20], paired=False)
+    expected = share(itertools.product(first, second[:20]))
+    assert of_all == pytest.approx(expected)
+    # As the bootstrap calls it: many samples at once, along the last axis.
+    both = tables.probability_sooner(
+        np.stack([first, first]), np.stack([second, first]), paired=False
+    )
+    assert both[0] == tables.probability_sooner(first, second, paired=False)
+    assert both[1] == 0.5
+
+
+def test_the_interval_of_a_probability_is_that_of_a_plain_bootstrap():
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(120, 30, 25), rng.normal(100, 30, 40)
+    shares = [
+        np.mean(rng.choice(first, 25)[:, None] > rng.choice(second, 40))
+        for _ in range(5000)
+    ]
+    text = tables.probability_text(first, second, paired=False)
+    middle, low, high = map(float, re.findall(r"[\d.]+", text))
+    assert middle == pytest.approx(np.mean(first[:, None] > second), abs=0.005)
+    np.testing.assert_allclose(
+        (low, high), np.percentile(shares, [2.5, 97.5]), atol=0.02
+    )
+
+
+def test_the_text_of_a_probability_says_no_more_than_is_known():
+    text = tables.probability_text
+    assert text([], [3], paired=False) == ""
+    assert text([3], [2], paired=False) == "1.00"
+    assert text([3, 3], [3, 3, 3], paired=False) == "0.50 [0.50, 0.50]"
+    assert text([3, None], [2, 2], paired=True) == "not all converged"
+
+
+def test_a_table_has_the_median_and_the_middle_half():
+    found = [repeat("a", "b", (g, 5)) for g in (10, 20, 30, 1000)]
+    (first, later) = cells(tables.generations_table(found))
+    assert first[:4] == ["a", "first", "4", "265.0 ± 245.0"]
+    assert first[4].startswith("25.0 [") and first[5].startswith("25.0 [")
+    assert later[3:] == [
+        "5.0 ± 0.0", "5.0 [5.0, 5.0]", "5.0 [5.0, 5.0]", "99.00 ± 0.00", "95.00 ± 0.00"
+    ]  # fmt: skip
+    found[0]["tasks"][0]["converged"] = False
+    first, _ = cells(tables.generations_table(found))
+    assert first[2] == "3 of 4 converged"
+    assert first[4:6] == ["not all converged", "not all converged"]
+
+
+def test_what_was_learned_later_is_compared_with_it_learned_first():
+    one = [repeat("a", "b", (g, 60), B=2, T=50) for g in (100, 120, 140)]
+    other = [repeat("b", "a", (120, g), B=2, T=50) for g in (50, 60, 130, 60)]
+    rows = cells(tables.comparison_table(one + other))
+    assert [row[:2] for row in rows] == [["b", "after a"], ["a", "after b"]]
+    sooner = "2.00 [2.00, 2.00]"
+    assert rows[0][2:] == [sooner, sooner, "1.00 [1.00, 1.00]"]
+    assert rows[1][4].startswith("0.83 [")  # 10 of 12 pairs
+    assert tables.comparison_table([learned_alone(g) for g in (4, 5)]) == ""
+    assert cells(tables.comparison_table(one))[0][2:] == [
+        "needs a run with b first", "", ""
+    ]  # fmt: skip
+    one[0]["tasks"][0]["converged"] = False
+    _, (*_, generations, batches, probability) = cells(
+        tables.comparison_table(one + other)
+    )
+    assert {generations, batches, probability} == {"not all converged"}
+
+
+def learned_alone(generations):
+    result = repeat("a", "b", (generations, 5))
+    return result | {"tasks": result["tasks"][:1]}
+
+
+@pytest.mark.parametrize(
+    ("control", "a_generation"),
+    [
+        ("pathnet", [150, 150]),
+        ("scratch", [150, 150]),
+        ("finetune", [150, 50]),
+        ("fixed_size", [50, 50]),
+    ],
+)
+def test_minibatches_are_those_of_all_candidates_of_a_control(control, a_generation):
+    result = repeat("a", "b", (10, 20), B=3, T=50, candi=20) | {"control": control}
+    found = [tables.minibatches_a_generation(result, place) for place in range(2)]
+    assert found == a_generation
+    assert tables.minibatches(result, 0) == 10 * a_generation[0]
+    assert tables.minibatches(result, 1) == 20 * a_generation[1]
+
+
+def test_games_and_results_without_these_flags_have_no_minibatches():
+    result = repeat("a", "b", (10, 20), B=3, T=50)
+    assert tables.minibatches(result | {"script": "atari"}, 1) is None
+    assert tables.minibatches(repeat("a", "b", (10, 20), B=3), 1) is None
+    for nonsense in (None, "50", 1.5, True, -1, 10**400):
+        assert tables.minibatches(repeat("a", "b", (1, 1), B=2, T=nonsense), 0) is None
+
+
 def curve(*fitness):
     return {"generation": list(range(1, len(fitness) + 1)), "fitness": list(fitness)}
 
@@ -195,8 +334,8 @@ def test_table_to_a_level_counts_the_repeats_that_reached_it():
     assert later.split(" | ")[2:5] == ["2", "11.0 ± 0.0", needs]
 
 
-def controlled(seed, control, generations, converged=True):
-    result = repeat("1v3", "1v2", (100, generations), seed=seed)
+def controlled(seed, control, generations, converged=True, **flags):
+    result = repeat("1v3", "1v2", (100, generations), seed=seed, **flags)
     for task in result["tasks"]:
         task["converged"] = converged
     return result | {"seed": seed, "control": control}
@@ -217,6 +356,49 @@ def test_controls_are_compared_on_the_same_seeds():
     assert rows[3][5] == "2.00 [2.00, 2.00]"
     assert rows[4][5] == ""
     assert rows[5][3:] == ["3", "200.0 ± 0.0", "not all converged", "95.00 ± 0.00"]
+
+
+def test_controls_are_compared_at_equal_training():
+    """A lone path that takes as many generations has had half the mini-batches."""
+    found = [
+        controlled(seed, control, generations + seed, B=2, T=50)
+        for control, generations in (
+            ("pathnet", 50),
+            ("scratch", 100),
+            ("finetune", 100),
+        )
+        for seed in range(3)
+    ]
+    rows = cells(tables.control_comparison_table(found))
+    assert [row[5:8] for row in rows[:3]] == [["", "", ""]] * 3
+    pathnet, scratch, finetune = rows[3:]
+    assert pathnet[:5] == ["2: 1v2", "pathnet", "3", "51.0 ± 0.6", "5100 ± 58"]
+    assert pathnet[5] == pathnet[6] and pathnet[5].startswith("1.98 [")
+    assert pathnet[7] == "1.00 [1.00, 1.00]"
+    assert scratch[4:8] == ["10100 ± 58", "", "", ""]
+    even = "0.50 [0.50, 0.50]"
+    assert finetune[4:8] == [
+        "5050 ± 29",
+        "1.00 [1.00, 1.00]",
+        "2.00 [2.00, 2.00]",
+        even,
+    ]
+    found[0]["tasks"][1]["converged"] = False
+    pathnet = cells(tables.control_comparison_table(found))[3]
+    assert pathnet[2:4] == ["2 of 3 converged", "51.5 ± 0.5"]
+    assert pathnet[5:8] == ["not all converged"] * 3
+
+
+def test_controls_are_compared_up_to_a_level_too():
+    found = []
+    for control, tenths in (("pathnet", 20), ("scratch", 40)):
+        result = controlled(0, control, 100, converged=False, B=2, T=50)
+        for task in result["tasks"]:
+            task["curve"] = curve(*np.minimum(np.arange(100) / tenths, 1))
+        found.append(result)
+    table = tables.control_comparison_table(found, 0.5)
+    assert "| generations to 50 % | mini-batches |" in table
+    assert cells(table)[2][2:8] == ["1", "16.0", "1600", "1.62", "1.62", "1.00"]
 
 
 def test_controls_are_compared_after_the_same_tasks():
