@@ -1,9 +1,12 @@
 """Tables and pictures made of any number of results files.
 
     python plotting.py logs/*/results.jsonl --generations=generations.png
+    python plotting.py logs/*/results.jsonl --tensorboard=DIR
 
 prints tables of all results and draws each picture that a flag names. Results of
-several settings, such as --control makes, have tables and a picture each.
+several settings, such as --control makes, have tables and a picture each. With
+--tensorboard it makes a folder that TensorBoard shows: the mean curves of all settings
+over each other, and a table with a row a repeat.
 """
 
 from common import commandline  # before all else: Ctrl-C is one line from here on
@@ -19,7 +22,8 @@ from absl import flags
 
 from atari import settings as atari_settings
 from common import results as results_files
-from reports import plots, tables
+from common import shell
+from reports import plots, tables, tensorboard
 from supervised import settings as supervised_settings
 
 # By the flag that names the file: what draws it, and what it shows.
@@ -57,11 +61,13 @@ class Options:
       level: training accuracy up to which generations are counted, or None.
       score_levels: scores of games up to which agent steps are counted.
       pictures: file names by flag, of the pictures to draw.
+      tensorboard: folder to write for TensorBoard, or None.
     """
 
     level: float | None
     score_levels: tuple[float, ...]
     pictures: dict[str, str]
+    tensorboard: str | None = None
 
 
 def define_flags() -> None:
@@ -71,6 +77,12 @@ def define_flags() -> None:
             flags.DEFINE_string(name, None, f"PNG file to draw: {what}.")
             # Or a flag without its value would take, and overwrite, the next results file.
             flags.register_validator(name, _is_png, "name a picture that ends in .png")
+        flags.DEFINE_string(
+            "tensorboard",
+            None,
+            "Folder to make for TensorBoard, of mean curves with their bands and a table "
+            "with a row a repeat.",
+        )
     with commandline.flag_group("Tables", commandline.PLACE):
         flags.DEFINE_float(
             "level", None, "Count generations up to this training accuracy.", 0, 1
@@ -104,6 +116,7 @@ def _options() -> Options:
         level=values["level"],
         score_levels=tuple(map(float, values["score_levels"])),
         pictures={name: values[name] for name in PICTURES if values[name]},
+        tensorboard=values["tensorboard"] or None,
     )
 
 
@@ -141,7 +154,7 @@ def show(filenames: Sequence[str], options: Options) -> None:
 
     Raises:
       UserError: the files hold nothing, or lack what a flag asks for.
-      OSError: a file cannot be read, or a picture cannot be written.
+      OSError: a file cannot be read, or a picture or an event cannot be written.
     """
     results = results_files.read(filenames)
     if not results:
@@ -151,6 +164,8 @@ def show(filenames: Sequence[str], options: Options) -> None:
     _print_tables(settings, options)
     _print_control_tables(tables.by_setting(results, names, {"control"}), options)
     _draw_pictures(settings, options)
+    if options.tensorboard:
+        _write_tensorboard(options.tensorboard, results, names)
 
 
 def _print_tables(settings: dict[str, list[dict]], options: Options) -> None:
@@ -198,6 +213,16 @@ def _draw_pictures(settings: dict[str, list[dict]], options: Options) -> None:
                 plot(picture, results)
             line = f"Picture: {picture}" + (f" of {setting}" if setting else "")
             print(commandline.printable(line))
+
+
+def _write_tensorboard(folder: str, results: Sequence[dict], names: set[str]) -> None:
+    """Writes a folder for TensorBoard, and prints the command that shows it."""
+    with _explained("tensorboard"):
+        written, lacking = tensorboard.write(folder, results, names)
+    if lacking:
+        line = f"No mean curve, as the results have none: {', '.join(lacking)}"
+        print(commandline.printable(line))
+    print(commandline.printable(shell.tensorboard(written)))
 
 
 def setting_filename(filename: str, setting: str, number: int) -> Path:

@@ -571,21 +571,27 @@ def comparison_table(results: Sequence[dict], level: float | None = None) -> str
     Args, Raises: as of `table`.
 
     Returns:
-      The table; "" where every task was learned first.
+      The table, if there is anything to compare; then a line of the tasks that nobody
+      learned first. "" where all were learned first.
     """
-    groups, rows = by_predecessor(results), []
+    groups, rows, alone = by_predecessor(results), [], []
     for (name, before), group in groups.items():
-        if before is None:
-            continue
-        if first := groups.get((name, None)):
+        first = groups.get((name, None))
+        if before is not None and first:
             compared = _comparison(first, group, level, paired=False)
-        else:
-            compared = [f"needs a run with {name} first", "", ""]
-        rows.append(_row([name, when(before), *compared]))
-    if not rows:
-        return ""
-    heading = f"| task | compared with first | {_COMPARISON_HEADING} |"
-    return "\n".join([heading, "| --- | --- | --- | --- | --- |", *rows])
+            rows.append(_row([name, when(before), *compared]))
+        elif before is not None:
+            alone.append(name)
+    parts = []
+    if rows:
+        heading = f"| task | compared with first | {_COMPARISON_HEADING} |"
+        parts.append("\n".join([heading, "| --- | --- | --- | --- | --- |", *rows]))
+    if alone:
+        names = ", ".join(dict.fromkeys(alone))
+        parts.append(
+            f"Not compared with first: {names}, which no repeat learned first."
+        )
+    return "\n\n".join(parts)
 
 
 def control_table(results: Sequence[dict]) -> str:

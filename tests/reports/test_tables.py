@@ -267,9 +267,10 @@ def test_what_was_learned_later_is_compared_with_it_learned_first():
     assert rows[0][2:] == [sooner, sooner, "1.00 [1.00, 1.00]"]
     assert rows[1][4].startswith("0.83 [")  # 10 of 12 pairs
     assert tables.comparison_table([learned_alone(g) for g in (4, 5)]) == ""
-    assert cells(tables.comparison_table(one))[0][2:] == [
-        "needs a run with b first", "", ""
-    ]  # fmt: skip
+    alone = "Not compared with first: b, which no repeat learned first."
+    assert tables.comparison_table(one) == alone
+    both = tables.comparison_table([*one, *other, repeat("a", "c", (9, 9))])
+    assert both.endswith(f"\n\n{alone.replace('b,', 'c,')}")
     one[0]["tasks"][0]["converged"] = False
     _, (*_, generations, batches, probability) = cells(
         tables.comparison_table(one + other)
