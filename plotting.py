@@ -1,9 +1,12 @@
 """Tables and pictures made of any number of results files.
 
     python plotting.py logs/*/results.jsonl --generations=generations.png
+    python plotting.py logs/*/results.jsonl --tensorboard=DIR
 
-prints a table of all results and draws each picture that a flag names. Results of
-several settings, such as --control makes, have a table and a picture each.
+prints tables of all results and draws each picture that a flag names. Results of
+several settings, such as --control makes, have tables and a picture each. With
+--tensorboard it makes a folder that TensorBoard shows: the mean curves of all settings
+over each other, and a table with a row a repeat.
 """
 
 from common import commandline  # before all else: Ctrl-C is one line from here on
@@ -11,7 +14,6 @@ from common import commandline  # before all else: Ctrl-C is one line from here 
 # isort: split
 import contextlib
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,8 @@ from absl import flags
 
 from atari import settings as atari_settings
 from common import results as results_files
-from reports import plots, tables
+from common import shell
+from reports import plots, tables, tensorboard
 from supervised import settings as supervised_settings
 
 # By the flag that names the file: what draws it, and what it shows.
@@ -32,6 +35,10 @@ PICTURES = {
     "curves": (
         plots.plot_curves,
         "training accuracy over generations, learned first and second",
+    ),
+    "controls": (
+        plots.plot_controls,
+        "training accuracy over generations of later tasks under each control",
     ),
     "accuracies": (
         plots.plot_accuracies,
@@ -58,11 +65,13 @@ class Options:
       level: training accuracy up to which generations are counted, or None.
       score_levels: scores of games up to which agent steps are counted.
       pictures: file names by flag, of the pictures to draw.
+      tensorboard: folder to write for TensorBoard, or None.
     """
 
     level: float | None
     score_levels: tuple[float, ...]
     pictures: dict[str, str]
+    tensorboard: str | None = None
 
 
 def define_flags() -> None:
@@ -72,6 +81,12 @@ def define_flags() -> None:
             flags.DEFINE_string(name, None, f"PNG file to draw: {what}.")
             # Or a flag without its value would take, and overwrite, the next results file.
             flags.register_validator(name, _is_png, "name a picture that ends in .png")
+        flags.DEFINE_string(
+            "tensorboard",
+            None,
+            "Folder to make for TensorBoard, of mean curves with their bands and a table "
+            "with a row a repeat.",
+        )
     with commandline.flag_group("Tables", commandline.PLACE):
         flags.DEFINE_float(
             "level", None, "Count generations up to this training accuracy.", 0, 1
@@ -105,6 +120,7 @@ def _options() -> Options:
         level=values["level"],
         score_levels=tuple(map(float, values["score_levels"])),
         pictures={name: values[name] for name in PICTURES if values[name]},
+        tensorboard=values["tensorboard"] or None,
     )
 
 
@@ -134,7 +150,7 @@ def main(filenames: Sequence[str]) -> None:
 
 
 def show(filenames: Sequence[str], options: Options) -> None:
-    """Prints a table for each setting in the results files, and draws the pictures.
+    """Prints tables for each setting in the results files, and draws the pictures.
 
     Args:
       filenames: of the results files.
@@ -142,28 +158,35 @@ def show(filenames: Sequence[str], options: Options) -> None:
 
     Raises:
       UserError: the files hold nothing, or lack what a flag asks for.
-      OSError: a file cannot be read, or a picture cannot be written.
+      OSError: a file cannot be read, or a picture or an event cannot be written.
     """
     results = results_files.read(filenames)
     if not results:
         raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
     names = not_settings()
     settings = tables.by_setting(results, names)
+    over_controls = tables.by_setting(results, names, {"control"})
     _print_tables(settings, options)
-    _print_control_tables(tables.by_setting(results, names, {"control"}), options)
-    _draw_pictures(settings, options)
+    _print_control_tables(over_controls, options)
+    for name, filename in options.pictures.items():
+        _draw_picture(name, filename, over_controls if name == "controls" else settings)
+    if options.tensorboard:
+        _write_tensorboard(options.tensorboard, results, names)
 
 
 def _print_tables(settings: dict[str, list[dict]], options: Options) -> None:
-    """Prints the table of each setting, and what is remembered if that is drawn."""
+    """Prints the tables of each setting, and what is remembered if that is drawn."""
     for setting, results in settings.items():
         with _explained("level"):
-            table = (
-                tables.score_table(results, options.score_levels)
+            found = (
+                [tables.score_table(results, options.score_levels)]
                 if _are_games(results)
-                else tables.table(results, options.level)
+                else [
+                    tables.generations_table(results, options.level),
+                    tables.comparison_table(results, options.level),
+                ]
             )
-        _print_table(setting, table)
+        _print_table(setting, "\n\n".join(filter(None, found)))
         if "retention" in options.pictures:
             with _explained("retention"):
                 _print_table("", tables.retention_table(results))
@@ -177,7 +200,7 @@ def _print_control_tables(settings: dict[str, list[dict]], options: Options) -> 
                 table = (
                     tables.score_control_table(results, options.score_levels)
                     if _are_games(results)
-                    else tables.control_table(results)
+                    else tables.control_table(results, options.level)
                 )
             _print_table(setting, table)
 
@@ -186,16 +209,25 @@ def _print_table(setting: str, table: str) -> None:
     print(commandline.printable(f"{setting}\n\n{table}\n".lstrip()))
 
 
-def _draw_pictures(settings: dict[str, list[dict]], options: Options) -> None:
-    """Draws each picture that was asked for, one a setting."""
-    for name, filename in options.pictures.items():
-        plot, _ = PICTURES[name]
-        for number, (setting, results) in enumerate(settings.items(), 1):
-            picture = setting_filename(filename, setting, number)
-            with _explained(name):
-                plot(picture, results)
-            line = f"Picture: {picture}" + (f" of {setting}" if setting else "")
-            print(commandline.printable(line))
+def _draw_picture(name: str, filename: str, settings: dict[str, list[dict]]) -> None:
+    """Draws a picture that was asked for, one a setting."""
+    plot, _ = PICTURES[name]
+    for number, (setting, results) in enumerate(settings.items(), 1):
+        picture = setting_filename(filename, setting, number)
+        with _explained(name):
+            plot(picture, results)
+        line = f"Picture: {picture}" + (f" of {setting}" if setting else "")
+        print(commandline.printable(line))
+
+
+def _write_tensorboard(folder: str, results: Sequence[dict], names: set[str]) -> None:
+    """Writes a folder for TensorBoard, and prints the command that shows it."""
+    with _explained("tensorboard"):
+        written, lacking = tensorboard.write(folder, results, names)
+    if lacking:
+        line = f"No mean curve, as the results have none: {', '.join(lacking)}"
+        print(commandline.printable(line))
+    print(commandline.printable(shell.tensorboard(written)))
 
 
 def setting_filename(filename: str, setting: str, number: int) -> Path:
@@ -207,14 +239,12 @@ def setting_filename(filename: str, setting: str, number: int) -> Path:
       number: of the setting, which takes the place of a label too long for a name.
     """
     path = Path(filename)
-    label = re.sub(r"[^\w.,=-]+", "_", setting)
-    if len(label) > 100:
-        label = str(number)
+    label = tables.as_filename(setting, str(number))
     return path.with_stem(f"{path.stem}_{label}") if label else path
 
 
 def _are_games(results: Sequence[dict]) -> bool:
-    return all(result.get("script") == "atari" for result in results)
+    return all(map(tables.is_game, results))
 
 
 @contextlib.contextmanager

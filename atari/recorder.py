@@ -13,6 +13,7 @@ from atari import checkpoints
 from atari.ga_graph import ClusterState
 from atari.scores import scores
 from common import events, results
+from reports import tensorboard
 from reports.paths import draw_paths
 from reports.population import population_picture
 
@@ -145,6 +146,7 @@ class Recorder:
         }
         if not checkpoints.is_recorded(self._folder, outcomes):
             results.append(os.path.join(self._folder, "results.jsonl"), result)
+            tensorboard.write_row(self._folder, result)
         draw_paths(
             os.path.join(self._folder, "paths.png"),
             geopaths,

@@ -105,6 +105,11 @@ class Events:
         tensor = tf.make_tensor_proto(markdown, dtype=tf.string)
         self._add(0, [{"tag": tag, "metadata": metadata, "tensor": tensor}])
 
+    def summary(self, made: "tf.Summary") -> None:
+        """Adds a summary that a package of TensorBoard made, for one of its pages."""
+        # It may be of TensorBoard's own class of the same message.
+        self._write(tf.Event(summary=tf.Summary.FromString(made.SerializeToString())))
+
     def flush(self) -> None:
         """Hands over what was added so far: a kill of this process cannot lose it."""
         with self._errors_as_os_error():

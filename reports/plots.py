@@ -16,7 +16,6 @@ from reports.colours import BACKGROUND, INK, MUTED, task_colour
 from reports.style import despine, save_png, shade
 
 MOST_LOST = 10  # points of accuracy, whose loss has the palest colour of plot_retention
-CURVE_WINDOW = 10  # recorded generations that a point of a curve is the mean of
 USAGE_NUMBERED = 24  # modules in a layer up to which each one's share is written on it
 
 Legend = Sequence[tuple[str, str]]  # lines of text, each with its colour
@@ -85,39 +84,6 @@ def module_usage(paths: np.ndarray, modules: int) -> np.ndarray:
     return (np.asarray(paths)[..., None] == np.arange(modules)).any(axis=2).mean(axis=0)
 
 
-def mean_curve(
-    curves: Sequence[dict],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of fitness curves, smoothed over `CURVE_WINDOW` points, and its margin.
-
-    A curve that ends earlier than others counts with its last fitness from there on.
-
-    Args:
-      curves: {"generation": [...], "fitness": [...]} each, generations ascending.
-
-    Returns:
-      (generations, mean, margin), float arrays of one length. At each generation
-      mean ± margin is the 95 % confidence interval of the mean by Student's t; the
-      margin is 0 for a single curve, which has no interval.
-    """
-    generations = np.unique(np.concatenate([curve["generation"] for curve in curves]))
-    smooth = []
-    for curve in curves:
-        fitness = np.interp(generations, curve["generation"], curve["fitness"])
-        window = np.ones(min(CURVE_WINDOW, len(fitness)))
-        # Near the ends the mean is over what lies within the window.
-        weight = np.convolve(np.ones(len(fitness)), window, "same")
-        smooth.append(np.convolve(fitness, window, "same") / weight)
-    n = len(curves)
-    margin = 0 * smooth[0]
-    if n > 1:
-        from scipy.special import stdtrit  # only here, as most runs draw no curves
-
-        error = np.std(smooth, axis=0, ddof=1) / np.sqrt(n)
-        margin = stdtrit(n - 1, 0.975) * error
-    return generations.astype(float), np.mean(smooth, axis=0), margin
-
-
 # --------------------------------------------------------------------------------------
 # Plots of supervised tasks
 # --------------------------------------------------------------------------------------
@@ -157,7 +123,7 @@ def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """Compares how tasks learn first and second, as a PNG file.
 
     One panel a task name: the winner's fitness against generations, mean over repeats
-    with its confidence band, see `mean_curve`.
+    with its confidence band, see `tables.mean_curve`.
 
     Args:
       filename: the picture; an existing file is replaced.
@@ -172,7 +138,9 @@ def plot_curves(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     for axes, (name, groups) in zip(grid, panels.items()):
         for place, tasks in enumerate(groups.values()):
             if tasks:
-                generations, mean, margin = mean_curve([t["curve"] for t in tasks])
+                generations, mean, margin = tables.mean_curve(
+                    [t["curve"] for t in tasks]
+                )
                 # Fitness is a share, so nothing outside [0, 1] is worth its room.
                 low, high = np.clip([mean - margin, mean + margin], 0, 1)
                 colour = task_colour(place)
@@ -247,9 +215,9 @@ def _needed_text(control: str, tasks: Sequence[dict]) -> str:
 def _draw_repeats(
     axes: Axes, tasks: Sequence[dict], colour: str, linestyle: str
 ) -> None:
-    """A thin line a repeat, smoothed as by `mean_curve`, and a dot at its end."""
+    """A thin line a repeat, smoothed as by `tables.mean_curve`, and a dot at its end."""
     for task in tasks:
-        generations, fitness, _ = mean_curve([task["curve"]])
+        generations, fitness, _ = tables.mean_curve([task["curve"]])
         axes.plot(generations, fitness, linestyle, color=colour, linewidth=1.1)
         axes.plot(generations[-1:], fitness[-1:], ".", color=colour, markersize=7)
 

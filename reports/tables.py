@@ -1,11 +1,13 @@
 """Statistics of results, and Markdown tables made of them."""
 
-import functools
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 SCORE_EPISODES = 30  # whose mean return is the score of a game, as in atari/scores.py
+CURVE_WINDOW = 10  # recorded generations that a point of a curve is the mean of
 NOT_CONVERGED = "not all converged"  # in place of a speedup
 # What of a game tells one learning of it from another.
 _OUTCOME = ("name", "generations", "steps", "score")
@@ -34,14 +36,30 @@ def by_setting(
     Returns:
       dict from a label such as "writeback=sum" ("" if all are alike) to results.
     """
-    settings = [_setting(result, {*not_settings, *ignored}) for result in results]
-    names = dict.fromkeys(name for setting in settings for name in setting)
-    varying = [name for name in names if _varies(settings, name)]
+    differing = differences(results, {*not_settings, *ignored})
     groups: dict[str, list[dict]] = {}
-    for setting, result in zip(settings, results):
-        label = ", ".join(f"{name}={setting.get(name)}" for name in varying)
+    for setting, result in zip(differing, results):
+        label = ", ".join(f"{name}={value}" for name, value in setting.items())
         groups.setdefault(label, []).append(result)
     return {label: distinct(group) for label, group in groups.items()}
+
+
+def differences(results: Sequence[dict], not_settings: Collection[str]) -> list[dict]:
+    """Of each result the flags, the control and the data in which they differ, by name.
+
+    Args: as of `by_setting`.
+    """
+    settings = [_setting(result, not_settings) for result in results]
+    names = dict.fromkeys(name for setting in settings for name in setting)
+    varying = [name for name in names if _varies(settings, name)]
+    return [{name: setting.get(name) for name in varying} for setting in settings]
+
+
+def as_filename(label: str, otherwise: str | None = None) -> str:
+    """A label as part of a file's name; `otherwise`, if given, of one that is too long."""
+    if otherwise is not None and len(label) > 100:
+        return otherwise
+    return re.sub(r"[^\w.,=-]+", "_", label)
 
 
 def distinct(results: Sequence[dict]) -> list[dict]:
@@ -67,8 +85,13 @@ def _identity(result: dict, tasks: Sequence[dict]) -> str:
     every run of a game another one: it is the same only if its outcomes are.
     """
     parts = [result.get("seed"), result.get("control", "pathnet")]
-    of_task = _OUTCOME if result.get("script") == "atari" else ("name",)
+    of_task = _OUTCOME if is_game(result) else ("name",)
     return repr(parts + [[task.get(name) for name in of_task] for task in tasks])
+
+
+def is_game(result: dict) -> bool:
+    """Whether a result is of atari_pathnet.py."""
+    return result.get("script") == "atari"
 
 
 def _setting(result: dict, left_out: Collection[str]) -> dict:
@@ -100,15 +123,86 @@ def learned(results: Sequence[dict]) -> Iterator[tuple[int, str | None, dict]]:
       (place, before, task): the place in the learning order, from 0 on; the name of the
       task before it, or None; and what was recorded of it.
     """
+    for one in learnings(results):
+        yield one.place, one.before, one.task
+
+
+class Learning(NamedTuple):
+    """A task of a repeat. place: of the task in the learning order, from 0 on."""
+
+    result: dict
+    place: int
+
+    @property
+    def task(self) -> dict:
+        """What was recorded of it."""
+        return self.result["tasks"][self.place]
+
+    @property
+    def before(self) -> str | None:
+        """The name of the task before it."""
+        return self.result["tasks"][self.place - 1]["name"] if self.place else None
+
+
+def learnings(results: Sequence[dict]) -> Iterator[Learning]:
+    """As `learned`, each with its whole repeat."""
     seen = set()
     for result in results:
-        before = None
-        for place, task in enumerate(result["tasks"]):
+        for place in range(len(result["tasks"])):
             learning = _identity(result, result["tasks"][: place + 1])
             if result.get("seed") is None or learning not in seen:
-                yield place, before, task
+                yield Learning(result, place)
             seen.add(learning)
-            before = task["name"]
+
+
+def by_predecessor(
+    results: Sequence[dict],
+) -> dict[tuple[str, str | None], list[Learning]]:
+    """What was learned, by the name of the task and of the one before it, or None."""
+    groups: dict[tuple[str, str | None], list[Learning]] = {}
+    for one in sorted(learnings(results), key=lambda one: one.place):
+        groups.setdefault((one.task["name"], one.before), []).append(one)
+    return groups
+
+
+class OfControl(NamedTuple):
+    """A task under a control.
+
+    Attributes:
+      title: of the task, with its place. name: of the control.
+      learned: the task of each repeat.
+      pairs: two lists of one length, the task under "scratch" and under this control, of
+        the same seeds after the same tasks; empty for the first task and for "scratch".
+    """
+
+    title: str
+    name: str
+    learned: list[Learning]
+    pairs: tuple[list[Learning], list[Learning]]
+
+
+def controls(results: Sequence[dict]) -> Iterator[OfControl]:
+    """Yields each task under each control; a task learned twice counts once."""
+    groups: dict[tuple[int, str], dict[str, dict]] = {}
+    for result in results:
+        names = tuple(task["name"] for task in result["tasks"])
+        for place, name in enumerate(names):
+            of_control = groups.setdefault((place, name), {})
+            repeats = of_control.setdefault(result.get("control", "pathnet"), {})
+            repeats[names[:place], result["seed"]] = Learning(result, place)
+    for (place, name), of_control in groups.items():
+        for control, repeats in of_control.items():
+            is_compared = place > 0 and control != "scratch"
+            scratch = of_control.get("scratch", {}) if is_compared else {}
+            both = [repeat for repeat in repeats if repeat in scratch]
+            pairs = [scratch[key] for key in both], [repeats[key] for key in both]
+            title = f"{place + 1}: {name}"
+            yield OfControl(title, control, list(repeats.values()), pairs)
+
+
+def when(before: str | None) -> str:
+    """When a task was learned: "first", or "after" the task before it."""
+    return "first" if before is None else f"after {before}"
 
 
 # --------------------------------------------------------------------------------------
@@ -131,6 +225,61 @@ def speedup(first: Sequence[float], second: Sequence[float]) -> float | None:
     return float(np.mean(first) / np.mean(second))
 
 
+def interquartile_mean(values: Sequence[float], axis: int = -1) -> float | np.ndarray:
+    """Mean of the middle half of the values: a quarter is left out at either end.
+
+    A few repeats that take very long, as there are, do not move it, and it needs fewer
+    repeats than the median (Agarwal et al. 2021, arXiv 2108.13264).
+    """
+    from scipy.stats import trim_mean  # only here: it takes half a second to import
+
+    return trim_mean(values, 0.25, axis)
+
+
+def probability_sooner(
+    first: Sequence[float], second: Sequence[float], paired: bool, axis: int = -1
+) -> float | np.ndarray:
+    """P(second < first), where ties count half.
+
+    Args:
+      first, second: the two samples, along `axis`, the last one.
+      paired: whether the values belong together in pairs, which are then compared; else
+        every value is compared with every one of the other sample. That is the
+        Mann-Whitney statistic U as a share of all pairs.
+    """
+    from scipy.stats import rankdata
+
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    if paired:
+        return np.mean((second < first) + (second == first) / 2, axis)
+    n, m = first.shape[-1], second.shape[-1]
+    # A value's rank counts those of both samples that are no larger, ties half.
+    ranks = rankdata(np.concatenate([first, second], -1), axis=-1)[..., :n].sum(-1)
+    return (ranks - n * (n + 1) / 2) / (n * m)
+
+
+def _bootstrap(
+    samples: Sequence[Sequence[float]], statistic: Callable, paired: bool = False
+) -> tuple[float, float]:
+    """A 95 % confidence interval, (low, high): the bootstrap's percentiles.
+
+    Args:
+      samples: of two values or more each. statistic: of them, along an `axis`.
+      paired: as of `speedup_interval`.
+    """  # fmt: skip
+    from scipy.stats import bootstrap  # only here: it takes half a second to import
+
+    interval = bootstrap(
+        samples,
+        statistic,
+        paired=paired,
+        method="percentile",
+        batch=1000,  # resamples at a time: all of them of many repeats are a gigabyte
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
 def speedup_interval(
     first: Sequence[float], second: Sequence[float], paired: bool
 ) -> tuple[float, float] | None:
@@ -146,17 +295,11 @@ def speedup_interval(
     """
     if min(len(first), len(second)) < 2 or not np.all(second):
         return None
-    from scipy.stats import bootstrap  # only here: it takes half a second to import
 
-    interval = bootstrap(
-        (first, second),
-        lambda first, second, axis: np.mean(first, axis) / np.mean(second, axis),
-        paired=paired,
-        method="percentile",
-        batch=1000,  # resamples at a time: all of them of many repeats are a gigabyte
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    def ratio(first, second, axis):
+        return np.mean(first, axis) / np.mean(second, axis)
+
+    return _bootstrap((first, second), ratio, paired)
 
 
 def speedup_text(
@@ -178,11 +321,81 @@ def speedup_text(
     return f"{ratio:.2f}" + (" [{:.2f}, {:.2f}]".format(*interval) if interval else "")
 
 
+def probability_text(
+    first: Sequence[float | None], second: Sequence[float | None], paired: bool
+) -> str:
+    """`probability_sooner` with its interval, such as "0.93 [0.86, 0.98]".
+
+    Args:
+      first, second, paired: as of `speedup_text`, which says as much of capped repeats.
+    """
+    if None in (*first, *second):
+        return NOT_CONVERGED if len(first) and len(second) else ""
+    if not len(first) or not len(second):
+        return ""
+
+    def probability(first, second, axis):
+        return probability_sooner(first, second, paired, axis)
+
+    text = f"{probability(first, second, -1):.2f}"
+    if min(len(first), len(second)) < 2:
+        return text
+    low, high = _bootstrap((first, second), probability, paired)
+    return f"{text} [{low:.2f}, {high:.2f}]"
+
+
+def statistic_text(values: Sequence[float | None], statistic: Callable) -> str:
+    """A statistic with its bootstrap interval, such as "139.0 [131.5, 147.0]".
+
+    Args:
+      values: None where a repeat did not converge: then the text says so.
+      statistic: of values along an `axis`.
+    """
+    if not len(values) or None in values:
+        return NOT_CONVERGED if len(values) else ""
+    text = f"{statistic(values, axis=-1):.1f}"
+    if len(values) < 2:
+        return text
+    low, high = _bootstrap((values,), statistic)
+    return f"{text} [{low:.1f}, {high:.1f}]"
+
+
 def generations_needed(task: dict, level: float | None = None) -> int | None:
     """Generations until a task converged, or its curve reached a level; None if never."""
     if level is not None:
         return generations_to(task["curve"], level)
     return task["generations"] if task.get("converged", True) else None
+
+
+def minibatches(result: dict, place: int) -> int | None:
+    """Mini-batches that a task was trained on, until it converged or was given up.
+
+    Args:
+      result: a repeat, as `common.results.read` returns it. place: of the task, from 0.
+
+    Returns:
+      The number, or None where there is none: of games, and of results that do not say
+      what a generation was.
+    """  # fmt: skip
+    a_generation = minibatches_a_generation(result, place)
+    return a_generation and a_generation * result["tasks"][place]["generations"]
+
+
+def minibatches_a_generation(result: dict, place: int) -> int | None:
+    """Mini-batches of a generation: T for each candidate that it trains.
+
+    A tournament trains B candidates. Fine-tuning trains a single one from the second
+    task on, and a network of the selected size has no other: see supervised/controls.py.
+
+    Args, Returns: as of `minibatches`.
+    """
+    B, T = (result["flags"].get(name) for name in "BT")
+    are_counts = all(type(n) is int and 0 < n < 2**31 for n in (B, T))
+    if is_game(result) or not are_counts:
+        return None
+    control = result.get("control", "pathnet")
+    is_alone = control == "fixed_size" or (control == "finetune" and place > 0)
+    return T if is_alone else B * T
 
 
 def converged_text(generations: Sequence[int | None]) -> str:
@@ -244,6 +457,39 @@ def steps_to(curve: Mapping[str, Sequence[float]], level: float) -> int | None:
     return int(steps[reached[0]]) if len(reached) else None
 
 
+def mean_curve(
+    curves: Sequence[dict],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of fitness curves, smoothed over `CURVE_WINDOW` points, and its margin.
+
+    A curve that ends earlier than others counts with its last fitness from there on.
+
+    Args:
+      curves: {"generation": [...], "fitness": [...]} each, generations ascending.
+
+    Returns:
+      (generations, mean, margin), float arrays of one length. At each generation
+      mean ± margin is the 95 % confidence interval of the mean by Student's t; the
+      margin is 0 for a single curve, which has no interval.
+    """
+    generations = np.unique(np.concatenate([curve["generation"] for curve in curves]))
+    smooth = []
+    for curve in curves:
+        fitness = np.interp(generations, curve["generation"], curve["fitness"])
+        window = np.ones(min(CURVE_WINDOW, len(fitness)))
+        # Near the ends the mean is over what lies within the window.
+        weight = np.convolve(np.ones(len(fitness)), window, "same")
+        smooth.append(np.convolve(fitness, window, "same") / weight)
+    n = len(curves)
+    margin = 0 * smooth[0]
+    if n > 1:
+        from scipy.special import stdtrit  # only here, as most runs draw no curves
+
+        error = np.std(smooth, axis=0, ddof=1) / np.sqrt(n)
+        margin = stdtrit(n - 1, 0.975) * error
+    return generations.astype(float), np.mean(smooth, axis=0), margin
+
+
 def retention(results: Sequence[dict]) -> tuple[list[str], np.ndarray]:
     """What is left of each task after each later one, over repeats of the same tasks.
 
@@ -277,15 +523,57 @@ def retention(results: Sequence[dict]) -> tuple[list[str], np.ndarray]:
 # --------------------------------------------------------------------------------------
 
 
-def table(results: Sequence[dict], level: float | None = None) -> str:
-    """A Markdown table: each task, learned first and after each other task.
+def summary(results: Sequence[dict]) -> str:
+    """A small Markdown table of one run: how each task was learned, and is remembered.
+
+    A row for each task under each control, but for "scratch": that is what the others
+    are compared with, if the run has it. Generations and accuracies are means ± standard
+    error over the seeds, and the speedup is generations from scratch divided by those
+    needed here, with a bootstrap interval over the same seeds. The last column is the
+    held-out accuracy once more, after the last task.
+
+    Args:
+      results: repeats of one run.
+    """
+    every = list(controls(results))
+    names = list(dict.fromkeys(of_control.name for of_control in every))
+    shown = [name for name in names if name != "scratch"] or names
+    is_compared = shown != names
+    heading = ["task"]
+    heading += ["control"] if len(shown) > 1 else []
+    heading += ["generations"]
+    heading += ["from scratch", "speedup [95 %]"] if is_compared else []
+    heading += ["held-out %", "after the last task %"]
+    rows = [_row(heading), _row(["---"] * len(heading))]
+    digits = 1 if len(results) > len(names) else 0
+    for of_control in every:
+        if of_control.name not in shown:
+            continue
+        scratch, here = of_control.pairs
+        cells = [of_control.title]
+        cells += [of_control.name] if len(shown) > 1 else []
+        cells += [_generations_text(_tasks(of_control.learned), digits)]
+        if is_compared:
+            needed = [_generations_needed(side, None) for side in (scratch, here)]
+            cells += [
+                _generations_text(_tasks(scratch), digits) if scratch else "",
+                speedup_text(*needed, paired=True),
+            ]
+        cells += [
+            _mean_text([100 * task[accuracy] for task in _tasks(of_control.learned)], 2)
+            for accuracy in ("accuracy_test", "accuracy_test_after_all")
+        ]
+        rows.append(_row(cells))
+    return "\n".join(rows)
+
+
+def generations_table(results: Sequence[dict], level: float | None = None) -> str:
+    """A Markdown table: what each task took, learned first and after each other task.
 
     Columns: repeats, and how many of them converged if not all did; generations of
-    those that did, training accuracy of the last winner and held-out accuracy as
-    mean ± standard error. The speedup is generations learned first divided by
-    generations learned after another task, with a bootstrap interval: other repeats
-    learned the task first, so the two are independent samples. There is none where a
-    repeat did not converge: how many generations it needs is not known.
+    those that did, as mean ± standard error; their median and interquartile mean, each
+    with a bootstrap interval, unless a repeat did not converge; training accuracy of the
+    last winner and held-out accuracy, as mean ± standard error.
 
     Args:
       results: repeats of one setting.
@@ -294,102 +582,88 @@ def table(results: Sequence[dict], level: float | None = None) -> str:
     Raises:
       KeyError: there is a level, and a result has no curve.
     """
-    groups: dict[tuple[str, str | None], list[dict]] = {}
-    for _, before, task in sorted(learned(results), key=lambda entry: entry[0]):
-        groups.setdefault((task["name"], before), []).append(task)
-    needed = {
-        key: [generations_needed(task, level) for task in tasks]
-        for key, tasks in groups.items()
-    }
-    what = "generations" if level is None else f"generations to {100 * level:g} %"
     rows = [
-        f"| task | learned | repeats | {what} | speedup [95 %] | training % | held-out % |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"| task | learned | repeats | {_generations_heading(level)} | median [95 %] "
+        "| IQM [95 %] | training % | held-out % |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for (name, before), tasks in groups.items():
-        generations, first = needed[name, before], needed.get((name, None))
-        ratio = ""
-        if before is not None and first is None:
-            ratio = f"needs a run with {name} first"
-        elif before is not None:
-            ratio = speedup_text(first, generations, paired=False)
+    for (name, before), group in by_predecessor(results).items():
+        generations = _generations_needed(group, level)
         cells = [
             name,
-            "first" if before is None else f"after {before}",
+            when(before),
             converged_text(generations),
             _mean_text(not_none(generations), 1),
-            ratio,
-            _mean_text([100 * task["fitness"] for task in tasks], 2),
-            _mean_text([100 * task["accuracy_test"] for task in tasks], 2),
+            statistic_text(generations, np.median),
+            statistic_text(generations, interquartile_mean),
+            *_accuracies(group),
         ]
         rows.append(_row(cells))
     return "\n".join(rows)
 
 
-def summary(results: Sequence[dict]) -> str:
-    """A small Markdown table of one run: how each task was learned, and is remembered.
+def comparison_table(results: Sequence[dict], level: float | None = None) -> str:
+    """A Markdown table: each task learned after another, compared with it learned first.
 
-    A row for each task under each control, but for "scratch": that is what the others
-    are compared with, if the run has it. Generations and accuracies are means ± standard
-    error over the seeds; the speedup is as in `control_table`. The last column is the
-    held-out accuracy once more, after the last task.
+    The speedup is what the task took when it was learned first, divided by what it took
+    after another task, in generations and in mini-batches; the probability is that of a
+    repeat that takes fewer generations than one that learned the task first. Each has a
+    bootstrap interval: other repeats learned the task first, so the two are independent
+    samples. There are none where a repeat did not converge.
 
-    Args:
-      results: repeats of one run.
+    Args, Raises: as of `generations_table`.
+
+    Returns:
+      The table, if there is anything to compare; then a line of the tasks that nobody
+      learned first. "" where all were learned first.
     """
-    rows = list(_controls(results))
-    controls = list(dict.fromkeys(control for _, _, control, *_ in rows))
-    shown = [control for control in controls if control != "scratch"] or controls
-    is_compared = "scratch" in controls and shown != controls
-    header = ["task"]
-    header += ["control"] if len(shown) > 1 else []
-    header += ["generations"]
-    header += ["from scratch", "speedup [95 %]"] if is_compared else []
-    header += ["held-out %", "after the last task %"]
-    lines = [_row(header), "| --- " * len(header) + "|"]
-    for place, name, control, repeats, scratch in rows:
-        if control not in shown:
-            continue
-        tasks = list(repeats.values())
-        digits = 1 if len(tasks) > 1 else 0
-        cells = [f"{place + 1}: {name}"]
-        cells += [control] if len(shown) > 1 else []
-        cells += [_generations_text(tasks, digits)]
-        if is_compared:
-            cells += [
-                _generations_text(list(scratch.values()), digits) if scratch else "",
-                _paired_speedup(scratch, repeats, generations_needed),
-            ]
-        cells += [
-            _mean_text([100 * task[accuracy] for task in tasks], 2)
-            for accuracy in ("accuracy_test", "accuracy_test_after_all")
-        ]
-        lines.append(_row(cells))
-    return "\n".join(lines)
+    groups, rows, alone = by_predecessor(results), [], []
+    for (name, before), group in groups.items():
+        first = groups.get((name, None))
+        if before is not None and first:
+            compared = _comparison(first, group, level, paired=False)
+            rows.append(_row([name, when(before), *compared]))
+        elif before is not None:
+            alone.append(name)
+    parts = []
+    if rows:
+        heading = f"| task | compared with first | {_COMPARISON_HEADING} |"
+        parts.append("\n".join([heading, "| --- | --- | --- | --- | --- |", *rows]))
+    if alone:
+        names = ", ".join(dict.fromkeys(alone))
+        parts.append(
+            f"Not compared with first: {names}, which no repeat learned first."
+        )
+    return "\n\n".join(parts)
 
 
-def control_table(results: Sequence[dict]) -> str:
+def control_table(results: Sequence[dict], level: float | None = None) -> str:
     """A Markdown table: each task under each control, compared with `scratch`.
 
-    Generations are those of the repeats that converged. The speedup is the generations
-    of the control "scratch", of the same seeds after the same tasks, divided by those of
-    this one, with a bootstrap interval, where all of them converged; for every task but
-    the first.
+    At equal training: in generations and in mini-batches, of which a lone path has fewer
+    a generation than a tournament. The speedup is what "scratch" took with the same seed
+    after the same tasks, divided by what this control took, for every task but the
+    first; the probability is that of fewer generations than "scratch" took. Each has a
+    bootstrap interval, where all repeats converged.
+
+    Args, Raises: as of `generations_table`.
     """
     rows = [
-        "| task | control | repeats | converged | generations | speedup [95 %] | held-out % |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"| task | control | repeats | {_generations_heading(level)} | mini-batches "
+        f"| {_COMPARISON_HEADING} | held-out % |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for place, name, control, repeats, scratch in _controls(results):
-        tasks = list(repeats.values())
+    for of_control in controls(results):
+        group = of_control.learned
+        generations = _generations_needed(group, level)
         cells = [
-            f"{place + 1}: {name}",
-            control,
-            str(len(tasks)),
-            str(sum(task["converged"] for task in tasks)),
-            _mean_text(not_none(map(generations_needed, tasks)), 1),
-            _paired_speedup(scratch, repeats, generations_needed),
-            _mean_text([100 * task["accuracy_test"] for task in tasks], 2),
+            of_control.title,
+            of_control.name,
+            converged_text(generations),
+            _mean_text(not_none(generations), 1),
+            _mean_text(not_none(_minibatches_needed(group, level)), 0),
+            *_comparison(*of_control.pairs, level, paired=True),
+            _accuracies(group)[1],
         ]
         rows.append(_row(cells))
     return "\n".join(rows)
@@ -464,15 +738,18 @@ def score_control_table(
         + " |",
         "| --- " * (3 + 2 * len(levels)) + "|",
     ]
-    for place, name, control, repeats, scratch in _controls(results):
-        cells = [f"{place + 1}: {name}", control, str(len(repeats))]
+    for of_control in controls(results):
+        group = of_control.learned
+        cells = [of_control.title, of_control.name, str(len(group))]
         for level in levels:
-            needed = functools.partial(_steps_needed, level=level)
-            steps = [n for n in map(needed, repeats.values()) if n is not None]
-            never = len(repeats) - len(steps)
+            needed, *pairs = (
+                [_steps_needed(one.task, level) for one in side]
+                for side in (group, *of_control.pairs)
+            )
+            never = needed.count(None)
             cells += [
-                _mean_text(steps, 0) + (f", {never} never" if never else ""),
-                _paired_speedup(scratch, repeats, needed),
+                _mean_text(not_none(needed), 0) + (f", {never} never" if never else ""),
+                speedup_text(*pairs, paired=True),
             ]
         rows.append(_row(cells))
     return "\n".join(rows)
@@ -483,40 +760,67 @@ def score_control_table(
 # --------------------------------------------------------------------------------------
 
 
-def _controls(
-    results: Sequence[dict],
-) -> Iterator[tuple[int, str, str, dict[tuple, dict], dict[tuple, dict]]]:
-    """Yields (place, task name, control, its repeats, those of scratch to compare with).
-
-    Repeats are {(names of the tasks before, seed): task}; there is nothing to compare
-    the first task with, nor scratch itself.
-    """
-    groups: dict[tuple[int, str], dict[str, dict]] = {}
-    for result in results:
-        names = tuple(task["name"] for task in result["tasks"])
-        for place, task in enumerate(result["tasks"]):
-            of_control = groups.setdefault((place, task["name"]), {})
-            repeats = of_control.setdefault(result.get("control", "pathnet"), {})
-            repeats[names[:place], result["seed"]] = task
-    for (place, name), of_control in groups.items():
-        for control, repeats in of_control.items():
-            compared = place > 0 and control != "scratch"
-            scratch = of_control.get("scratch", {}) if compared else {}
-            yield place, name, control, repeats, scratch
+_COMPARISON_HEADING = (
+    "speedup in generations [95 %] | in mini-batches [95 %] | P(sooner) [95 %]"
+)
 
 
-def _paired_speedup(
-    scratch: Mapping[tuple, dict],
-    repeats: Mapping[tuple, dict],
-    needed: Callable[[dict], float | None],
-) -> str:
-    """What scratch needed divided by what the same repeats needed, as text."""
-    pairs = [
-        (needed(scratch[repeat]), needed(task))
-        for repeat, task in repeats.items()
-        if repeat in scratch
+def _tasks(group: Iterable[Learning]) -> list[dict]:
+    return [one.task for one in group]
+
+
+def _generations_needed(
+    group: Iterable[Learning], level: float | None
+) -> list[int | None]:
+    """`generations_needed` of each task."""
+    return [generations_needed(one.task, level) for one in group]
+
+
+def _minibatches_needed(
+    group: Iterable[Learning], level: float | None
+) -> list[float | None]:
+    """The mini-batches of these generations; [] if a result does not say how many."""
+    needed = []
+    for one in group:
+        a_generation = minibatches_a_generation(one.result, one.place)
+        if a_generation is None:
+            return []
+        generations = generations_needed(one.task, level)
+        # As floats, since nonsensical results may multiply to more than an int64.
+        needed.append(
+            None if generations is None else float(generations) * a_generation
+        )
+    return needed
+
+
+def _comparison(
+    first: Sequence[Learning],
+    second: Sequence[Learning],
+    level: float | None,
+    paired: bool,
+) -> list[str]:
+    """The cells under _COMPARISON_HEADING."""
+    generations, minibatches = (
+        [needed(side, level) for side in (first, second)]
+        for needed in (_generations_needed, _minibatches_needed)
+    )
+    return [
+        speedup_text(*generations, paired),
+        speedup_text(*minibatches, paired) if all(minibatches) else "",
+        probability_text(*generations, paired),
     ]
-    return speedup_text(*zip(*pairs), paired=True) if pairs else ""
+
+
+def _generations_heading(level: float | None) -> str:
+    return "generations" if level is None else f"generations to {100 * level:g} %"
+
+
+def _accuracies(group: Sequence[Learning]) -> list[str]:
+    """Training and held-out accuracy in percent."""
+    return [
+        _mean_text([100 * one.task[measure] for one in group], 2)
+        for measure in ("fitness", "accuracy_test")
+    ]
 
 
 def _generations_text(tasks: Sequence[dict], digits: int) -> str:

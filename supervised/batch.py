@@ -6,8 +6,8 @@
     sbatch --array=0-9 auto_binary_mnist_pathnet.sh          # over ten tasks of Slurm
 
 A process for each core; each takes the next repeat that no other one has. Started again,
-a batch goes on where it stopped. It ends with the table of all its repeats and their
-pictures. From the environment:
+a batch goes on where it stopped. It ends with the tables of all its repeats, their
+pictures and a folder for TensorBoard. From the environment:
 
     FIRST_SEED   of the batch [0]; --seed=N says the same
     JOBS         processes at a time [the cores]
@@ -56,7 +56,7 @@ STOP_SECONDS = 10  # until a process that has been told to end is killed
 
 
 def main(script: str, count: str) -> None:
-    """Learns what is missing of a batch, then prints its table and draws its pictures.
+    """Learns what is missing of a batch, then makes its tables, pictures and curves.
 
     Args:
       script: name of the script, without _pathnet.py.
@@ -97,10 +97,9 @@ def main(script: str, count: str) -> None:
             "have ended, the same command learns them."
         )
     else:
-        pictures = [f"--{name}={os.path.join(folder, name)}.png" for name in PICTURES]
-        _run(
-            [sys.executable, str(ROOT / "plotting.py"), *pictures, "--", *batch.files()]
-        )
+        wanted = [f"--{name}={os.path.join(folder, name)}.png" for name in PICTURES]
+        wanted.append(f"--tensorboard={os.path.join(folder, 'tensorboard')}")
+        _run([sys.executable, str(ROOT / "plotting.py"), *wanted, "--", *batch.files()])
         line = f"Results: {' '.join(batch.files())}"
     print(line, flush=True)
 

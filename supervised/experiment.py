@@ -324,7 +324,7 @@ class Repeat:
         if self._settings.save_dir is not None:
             self._save(result)
             experiment.display.network_saved(self._settings.save_dir)
-        self._recorder.close()
+        self._recorder.close(result)
         experiment.pictures.add(
             pictures.Learned(
                 self._recorder.folder,

@@ -14,6 +14,7 @@ import numpy as np
 
 import pathnet
 from common.events import Events, as_markdown
+from reports import tensorboard
 from reports.population import Snapshot, population_picture
 from supervised.outcomes import Outcome
 from supervised.tournaments import Generation, Task
@@ -160,9 +161,14 @@ class Recorder:
         )
         self.snapshots.extend(snapshots or [end])
 
-    def close(self) -> None:
-        """Ends the events."""
+    def close(self, result: dict) -> None:
+        """Ends the events, with a row for TensorBoard's table of all runs.
+
+        Args:
+          result: the object of results.jsonl.
+        """
         self._events.close()
+        tensorboard.write_row(self.folder, result)
 
 
 class NoRecorder:
@@ -195,5 +201,5 @@ class NoRecorder:
     ) -> None:
         pass
 
-    def close(self) -> None:
+    def close(self, result: dict) -> None:
         pass

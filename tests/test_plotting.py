@@ -63,6 +63,12 @@ def test_the_command_draws_every_picture_of_every_setting(tmp_path):
     found = [recorded_as(c, g) for c in ("pathnet", "scratch") for g in (50, 60)]
     done = command(tmp_path, found, *(f"--{name}={name}.png" for name in names))
     assert done.returncode == 0, done.stderr
+    for heading in (
+        "| task | learned | repeats | generations | median [95 %] | IQM [95 %] |",
+        "\n\nNot compared with first: 1v2, which no repeat learned first.\n\n",
+        "| task | control | repeats | generations | mini-batches |",
+    ):
+        assert heading in done.stdout
     assert "| 2: 1v2 | pathnet | 1 |" in done.stdout
     for name in names:
         for control in ("pathnet", "scratch"):
@@ -167,12 +173,13 @@ def test_results_that_do_not_fit_a_flag_are_one_line(tmp_path, option, change, r
     assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
 
 
-@pytest.mark.parametrize("name", ["converged", "seed"])
-def test_results_that_make_no_table_of_controls_are_one_line(tmp_path, name):
-    found = [without(recorded_as(c, 50), name) for c in ("pathnet", "scratch")]
+def test_results_that_make_no_table_of_controls_are_one_line(tmp_path):
+    found = [without(recorded_as(c, 50), "seed") for c in ("pathnet", "scratch")]
     done = command(tmp_path, found)
     assert done.returncode == 2
-    told = f"plotting.py: no table of controls fits these results, as they have no '{name}'"
+    told = (
+        "plotting.py: no table of controls fits these results, as they have no 'seed'"
+    )
     assert done.stderr.startswith(told) and done.stderr.count("\n") == 1
 
 
@@ -211,8 +218,10 @@ def test_nonsensical_results_are_refused_or_tabulated(tmp_path, monkeypatch, cap
         lines = map(json.dumps, [nonsensical(first, rng), *rest])
         file.write_text("\n".join(lines))
         picture = {pictures[seed % len(pictures)]: "a.png"} if seed % 20 == 0 else {}
+        board = str(tmp_path / f"tb{seed}") if seed % 20 == 10 else None
+        options = plotting.Options(0.5, (0.0, 15.0), picture, board)
         try:
-            plotting.show([str(file)], plotting.Options(0.5, (0.0, 15.0), picture))
+            plotting.show([str(file)], options)
         except UserError as error:
             refused += 1
             assert_is_one_line(error, file if "results.jsonl" in str(error) else "")
@@ -245,11 +254,27 @@ def test_flags_that_are_no_setting_are_those_of_tasks_repeats_and_places(monkeyp
     assert "tasks_flag" not in absl_flags.FLAGS
 
 
+def test_the_command_makes_a_folder_for_tensorboard(tmp_path):
+    found = [recorded_as(c, g) for c in ("pathnet", "scratch") for g in (50, 60)]
+    found[0]["tasks"][0].pop("curve")
+    found[2]["tasks"][0].pop("curve")
+    done = command(tmp_path, found, "--tensorboard=tb")
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, lacking, shown = done.stdout.splitlines()
+    assert lacking == "No mean curve, as the results have none: 1v3 first"
+    assert shown.endswith("tensorboard --logdir=tb")
+    assert list(tmp_path.glob("tb/mean/*/events.out.tfevents.*"))
+    done = command(tmp_path, found, "--tensorboard=tb")
+    assert done.stdout.endswith("tensorboard --logdir=tb-2\n")
+    done = command(tmp_path, found, "--tensorboard", "results.jsonl")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
 def test_help_shows_what_each_flag_draws(tmp_path):
     done = command(tmp_path, [], "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Tables and pictures made of any number of results")
-    for name in (*plotting.PICTURES, "level", "score_levels"):
+    for name in (*plotting.PICTURES, "tensorboard", "level", "score_levels"):
         assert f"  --{name}\n" in done.stdout
 
 

@@ -200,6 +200,8 @@ def test_two_tasks_and_the_last_line(world):
     assert entry["tasks"][0]["score"] == pytest.approx(4 / 3)
     assert entry["tasks"][0]["curve"]["episodes"] == [3]
     assert (world.folder / "paths.png").stat().st_size > 1000
+    row = EventAccumulator(str(world.folder / "summary")).Reload()
+    assert [point.value for point in row.Scalars("task2/steps")] == [1000]
     worker.close()
     # Curves reach the end of their task.
     for task in 1, 2:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto import summary_pb2
 
 from common import events as recording
 from common import tf1 as tf
@@ -107,6 +108,13 @@ def test_a_text_can_be_read_back(written):
     assert tensor.step == 0
     assert [text.decode() for text in tensor.tensor_proto.string_val] == [markdown]
     assert read.SummaryMetadata("flags").plugin_data.plugin_name == "text"
+
+
+def test_a_summary_of_tensorboard_s_own_class_can_be_read_back(written):
+    made = summary_pb2.Summary()
+    made.value.add(tag="page", simple_value=0.5)
+    read = written(lambda events: events.summary(made))
+    assert [(point.step, point.value) for point in read.Scalars("page")] == [(0, 0.5)]
 
 
 def test_the_graph_is_kept(written):

@@ -272,37 +272,6 @@ def test_retention_picture_has_the_means(panels_of):
 # Curves
 
 
-def test_mean_curve_has_the_interval_of_students_t():
-    curves = [
-        {"generation": [1, 2, 3], "fitness": [level] * 3} for level in (0.4, 0.5, 0.6)
-    ]
-    generations, mean, margin = plots.mean_curve(curves)
-    assert generations.tolist() == [1, 2, 3]
-    assert mean == pytest.approx([0.5] * 3)
-    # 4.3027 is the quantile of 97.5 % for two degrees of freedom.
-    assert margin == pytest.approx([4.3027 * 0.1 / 3**0.5] * 3, rel=1e-4)
-
-
-def test_mean_curve_goes_on_with_the_last_fitness():
-    curves = [
-        {"generation": [1], "fitness": [0.8]},
-        {"generation": list(range(1, 101)), "fitness": [0.2] * 100},
-    ]
-    generations, mean, _ = plots.mean_curve(curves)
-    assert len(generations) == 100
-    assert mean == pytest.approx([0.5] * 100)
-
-
-def test_mean_curve_smooths_over_the_window():
-    spike = [0.0] * 100
-    spike[50] = 1.0
-    curve = {"generation": list(range(100)), "fitness": spike}
-    _, mean, margin = plots.mean_curve([curve])
-    assert mean.max() == pytest.approx(1 / plots.CURVE_WINDOW)
-    assert np.count_nonzero(mean > 1e-12) == plots.CURVE_WINDOW
-    assert not margin.any()
-
-
 def test_curves_picture_shows_first_and_second_in_their_colours(tmp_path):
     def task(name, level):
         steps = list(range(1, 60))

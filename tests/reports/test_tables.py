@@ -1,5 +1,8 @@
 """Tests of the statistics of results, and of the tables made of them."""
 
+import itertools
+import re
+
 import numpy as np
 import pytest
 
@@ -85,7 +88,7 @@ def test_table_counts_a_first_task_that_two_files_hold_once():
         for then in "bc"
         for seed in range(3)
     ]
-    rows = {tuple(row[:2]): row[2:4] for row in cells(tables.table(found))}
+    rows = {tuple(row[:2]): row[2:4] for row in cells(tables.generations_table(found))}
     assert rows["a", "first"] == ["3", "5.0 ± 0.6"]
     assert rows["b", "after a"] == rows["c", "after a"] == ["3", "2.0 ± 0.0"]
 
@@ -111,19 +114,23 @@ def test_results_of_other_data_are_another_setting():
     assert list(tables.by_setting([one, without], {"seed"})) == [""]
 
 
-def test_table_compares_first_with_later():
-    table = tables.table(
-        [
-            repeat("a", "b", (10, 20)),
-            repeat("a", "b", (20, 40)),
-            repeat("b", "a", (90, 5)),
-        ]
-    )
-    assert table.splitlines()[2:] == [
-        "| a | first | 2 | 15.0 ± 5.0 |  | 99.00 ± 0.00 | 95.00 ± 0.00 |",
-        "| b | first | 1 | 90.0 |  | 99.00 | 95.00 |",
-        "| b | after a | 2 | 30.0 ± 10.0 | 3.00 | 99.00 ± 0.00 | 95.00 ± 0.00 |",
-        "| a | after b | 1 | 5.0 | 3.00 | 99.00 | 95.00 |",
+def test_tables_of_tasks_that_were_learned_first_and_later():
+    found = [
+        repeat("a", "b", (10, 20)),
+        repeat("a", "b", (20, 40)),
+        repeat("b", "a", (90, 5)),
+    ]
+    rows = [row[:4] + row[6:] for row in cells(tables.generations_table(found))]
+    assert rows == [
+        ["a", "first", "2", "15.0 ± 5.0", "99.00 ± 0.00", "95.00 ± 0.00"],
+        ["b", "first", "1", "90.0", "99.00", "95.00"],
+        ["b", "after a", "2", "30.0 ± 10.0", "99.00 ± 0.00", "95.00 ± 0.00"],
+        ["a", "after b", "1", "5.0", "99.00", "95.00"],
+    ]
+    rows = cells(tables.comparison_table(found))
+    assert [row[:3] for row in rows] == [
+        ["b", "after a", "3.00"],
+        ["a", "after b", "3.00"],
     ]
 
 
@@ -138,20 +145,12 @@ def cells(table):
 def test_table_has_the_interval_of_a_speedup_between_both_directions():
     one = [repeat("a", "b", (g, 60)) for g in (100, 120, 140)]
     other = [repeat("b", "a", (120, g)) for g in (50, 60, 70, 60)]
-    rows = cells(tables.table(one + other))
-    speedups = {(name, learned): ratio for name, learned, _, _, ratio, *_ in rows}
+    rows = cells(tables.comparison_table(one + other))
     interval = tables.speedup_interval([100, 120, 140], [50, 60, 70, 60], paired=False)
-    assert speedups == {
-        ("a", "first"): "",
+    assert {(name, when): ratio for name, when, ratio, *_ in rows} == {
         ("a", "after b"): "2.00 [{:.2f}, {:.2f}]".format(*interval),
-        ("b", "first"): "",
         ("b", "after a"): "2.00 [2.00, 2.00]",
     }
-
-
-def test_table_of_one_direction_has_no_speedup():
-    rows = cells(tables.table([repeat("a", "b", (9, 5)), repeat("a", "b", (8, 4))]))
-    assert [row[4] for row in rows] == ["", "needs a run with b first"]
 
 
 @pytest.mark.parametrize("capped", ["first", "second"])
@@ -160,12 +159,150 @@ def test_tasks_that_did_not_converge_have_no_speedup(capped):
     runs = [repeat("a", "b", (g, 5)) for g in (6, 9)] + [repeat("b", "a", (5, 3))]
     converged = runs[0]["tasks"][0] if capped == "first" else runs[2]["tasks"][1]
     converged["converged"] = False
-    rows = {tuple(row[:2]): row[2:5] for row in cells(tables.table(runs))}
-    assert rows["a", "after b"][2] == "not all converged"
+    rows = {tuple(row[:2]): row[2:] for row in cells(tables.comparison_table(runs))}
+    assert rows["a", "after b"][0] == "not all converged"
+    rows = {tuple(row[:2]): row[2:4] for row in cells(tables.generations_table(runs))}
     if capped == "first":
-        assert rows["a", "first"] == ["1 of 2 converged", "9.0", ""]
+        assert rows["a", "first"] == ["1 of 2 converged", "9.0"]
     else:
-        assert rows["a", "after b"][:2] == ["0 of 1 converged", ""]
+        assert rows["a", "after b"] == ["0 of 1 converged", ""]
+
+
+def test_the_middle_half_is_what_is_left_without_a_quarter_at_either_end():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 4, 7, 30):
+        values = rng.normal(100, 20, n)
+        expected = np.mean(np.sort(values)[n // 4 : n - n // 4])
+        assert tables.interquartile_mean(values) == pytest.approx(expected)
+    assert tables.interquartile_mean([1, 2, 3, 4, 5, 6, 7, 9000]) == 4.5
+
+
+@pytest.mark.parametrize("statistic", [np.median, tables.interquartile_mean])
+def test_the_interval_of_a_statistic_is_that_of_a_plain_bootstrap(statistic):
+    rng = np.random.default_rng(1)
+    values = rng.normal(150, 30, 40)
+    resamples = rng.choice(values, (5000, len(values)))
+    expected = np.percentile([statistic(one) for one in resamples], [2.5, 97.5])
+    found = re.fullmatch(
+        r"(.+) \[(.+), (.+)\]", tables.statistic_text(values, statistic)
+    )
+    middle, *interval = map(float, found.groups())
+    assert middle == pytest.approx(statistic(values), abs=0.05)
+    np.testing.assert_allclose(interval, expected, rtol=0.02)
+
+
+def test_the_text_of_a_statistic_says_no_more_than_is_known():
+    assert tables.statistic_text([], np.median) == ""
+    assert tables.statistic_text([3], np.median) == "3.0"
+    assert tables.statistic_text([3, None, 3, 3], np.median) == "not all converged"
+
+
+def test_the_probability_compares_all_values_or_those_of_pairs():
+    """Small whole numbers, so that there are ties."""
+    rng = np.random.default_rng(2)
+    first, second = rng.integers(0, 6, 30), rng.integers(0, 5, 30)
+
+    def share(pairs):
+        return np.mean([(b < a) + 0.5 * (b == a) for a, b in pairs])
+
+    of_pairs = tables.probability_sooner(first, second, paired=True)
+    assert of_pairs == pytest.approx(share(zip(first, second)))
+    of_all = tables.probability_sooner(first, second[:20], paired=False)
+    expected = share(itertools.product(first, second[:20]))
+    assert of_all == pytest.approx(expected)
+    # As the bootstrap calls it: many samples at once, along the last axis.
+    both = tables.probability_sooner(
+        np.stack([first, first]), np.stack([second, first]), paired=False
+    )
+    assert both[0] == tables.probability_sooner(first, second, paired=False)
+    assert both[1] == 0.5
+
+
+def test_the_interval_of_a_probability_is_that_of_a_plain_bootstrap():
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(120, 30, 25), rng.normal(100, 30, 40)
+    shares = [
+        np.mean(rng.choice(first, 25)[:, None] > rng.choice(second, 40))
+        for _ in range(5000)
+    ]
+    text = tables.probability_text(first, second, paired=False)
+    middle, low, high = map(float, re.findall(r"[\d.]+", text))
+    assert middle == pytest.approx(np.mean(first[:, None] > second), abs=0.005)
+    np.testing.assert_allclose(
+        (low, high), np.percentile(shares, [2.5, 97.5]), atol=0.02
+    )
+
+
+def test_the_text_of_a_probability_says_no_more_than_is_known():
+    text = tables.probability_text
+    assert text([], [3], paired=False) == ""
+    assert text([3], [2], paired=False) == "1.00"
+    assert text([3, 3], [3, 3, 3], paired=False) == "0.50 [0.50, 0.50]"
+    assert text([3, None], [2, 2], paired=True) == "not all converged"
+
+
+def test_a_table_has_the_median_and_the_middle_half():
+    found = [repeat("a", "b", (g, 5)) for g in (10, 20, 30, 1000)]
+    (first, later) = cells(tables.generations_table(found))
+    assert first[:4] == ["a", "first", "4", "265.0 ± 245.0"]
+    assert first[4].startswith("25.0 [") and first[5].startswith("25.0 [")
+    assert later[3:] == [
+        "5.0 ± 0.0", "5.0 [5.0, 5.0]", "5.0 [5.0, 5.0]", "99.00 ± 0.00", "95.00 ± 0.00"
+    ]  # fmt: skip
+    found[0]["tasks"][0]["converged"] = False
+    first, _ = cells(tables.generations_table(found))
+    assert first[2] == "3 of 4 converged"
+    assert first[4:6] == ["not all converged", "not all converged"]
+
+
+def test_what_was_learned_later_is_compared_with_it_learned_first():
+    one = [repeat("a", "b", (g, 60), B=2, T=50) for g in (100, 120, 140)]
+    other = [repeat("b", "a", (120, g), B=2, T=50) for g in (50, 60, 130, 60)]
+    rows = cells(tables.comparison_table(one + other))
+    assert [row[:2] for row in rows] == [["b", "after a"], ["a", "after b"]]
+    sooner = "2.00 [2.00, 2.00]"
+    assert rows[0][2:] == [sooner, sooner, "1.00 [1.00, 1.00]"]
+    assert rows[1][4].startswith("0.83 [")  # 10 of 12 pairs
+    assert tables.comparison_table([learned_alone(g) for g in (4, 5)]) == ""
+    alone = "Not compared with first: b, which no repeat learned first."
+    assert tables.comparison_table(one) == alone
+    both = tables.comparison_table([*one, *other, repeat("a", "c", (9, 9))])
+    assert both.endswith(f"\n\n{alone.replace('b,', 'c,')}")
+    one[0]["tasks"][0]["converged"] = False
+    _, (*_, generations, batches, probability) = cells(
+        tables.comparison_table(one + other)
+    )
+    assert {generations, batches, probability} == {"not all converged"}
+
+
+def learned_alone(generations):
+    result = repeat("a", "b", (generations, 5))
+    return result | {"tasks": result["tasks"][:1]}
+
+
+@pytest.mark.parametrize(
+    ("control", "a_generation"),
+    [
+        ("pathnet", [150, 150]),
+        ("scratch", [150, 150]),
+        ("finetune", [150, 50]),
+        ("fixed_size", [50, 50]),
+    ],
+)
+def test_minibatches_are_those_of_all_candidates_of_a_control(control, a_generation):
+    result = repeat("a", "b", (10, 20), B=3, T=50, candi=20) | {"control": control}
+    found = [tables.minibatches_a_generation(result, place) for place in range(2)]
+    assert found == a_generation
+    assert tables.minibatches(result, 0) == 10 * a_generation[0]
+    assert tables.minibatches(result, 1) == 20 * a_generation[1]
+
+
+def test_games_and_results_without_these_flags_have_no_minibatches():
+    result = repeat("a", "b", (10, 20), B=3, T=50)
+    assert tables.minibatches(result | {"script": "atari"}, 1) is None
+    assert tables.minibatches(repeat("a", "b", (10, 20), B=3), 1) is None
+    for nonsense in (None, "50", 1.5, True, -1, 10**400):
+        assert tables.minibatches(repeat("a", "b", (1, 1), B=2, T=nonsense), 0) is None
 
 
 def curve(*fitness):
@@ -189,14 +326,13 @@ def test_table_to_a_level_counts_the_repeats_that_reached_it():
     for run, tenths in zip(runs, (20, 1000)):
         for task, steps in zip(run["tasks"], (tenths, 10)):
             task["curve"] = curve(*np.minimum(np.arange(100) / steps, 1))
-    first, later = tables.table(runs, 0.5).splitlines()[2:]
-    assert first.split(" | ")[2:5] == ["1 of 2 converged", "16.0", ""]
-    needs = "needs a run with b first"
-    assert later.split(" | ")[2:5] == ["2", "11.0 ± 0.0", needs]
+    first, later = tables.generations_table(runs, 0.5).splitlines()[2:]
+    assert first.split(" | ")[2:4] == ["1 of 2 converged", "16.0"]
+    assert later.split(" | ")[2:4] == ["2", "11.0 ± 0.0"]
 
 
-def controlled(seed, control, generations, converged=True):
-    result = repeat("1v3", "1v2", (100, generations), seed=seed)
+def controlled(seed, control, generations, converged=True, **flags):
+    result = repeat("1v3", "1v2", (100, generations), seed=seed, **flags)
     for task in result["tasks"]:
         task["converged"] = converged
     return result | {"seed": seed, "control": control}
@@ -216,7 +352,9 @@ def test_controls_are_compared_on_the_same_seeds():
     # Every seed has the same ratio, and so has every resample.
     assert rows[3][5] == "2.00 [2.00, 2.00]"
     assert rows[4][5] == ""
-    assert rows[5][3:] == ["3", "200.0 ± 0.0", "not all converged", "95.00 ± 0.00"]
+    assert rows[5][2:4] == ["3 of 4 converged", "200.0 ± 0.0"]
+    assert rows[5][5] == "not all converged"
+    assert rows[5][-1] == "95.00 ± 0.00"
 
 
 def summarized(seed, control, generations, at_the_end=0.95):
@@ -260,6 +398,49 @@ def test_the_summary_has_no_column_that_would_be_empty():
     assert len(rows) == 2
 
 
+def test_controls_are_compared_at_equal_training():
+    """A lone path that takes as many generations has had half the mini-batches."""
+    found = [
+        controlled(seed, control, generations + seed, B=2, T=50)
+        for control, generations in (
+            ("pathnet", 50),
+            ("scratch", 100),
+            ("finetune", 100),
+        )
+        for seed in range(3)
+    ]
+    rows = cells(tables.control_table(found))
+    assert [row[5:8] for row in rows[:3]] == [["", "", ""]] * 3
+    pathnet, scratch, finetune = rows[3:]
+    assert pathnet[:5] == ["2: 1v2", "pathnet", "3", "51.0 ± 0.6", "5100 ± 58"]
+    assert pathnet[5] == pathnet[6] and pathnet[5].startswith("1.98 [")
+    assert pathnet[7] == "1.00 [1.00, 1.00]"
+    assert scratch[4:8] == ["10100 ± 58", "", "", ""]
+    even = "0.50 [0.50, 0.50]"
+    assert finetune[4:8] == [
+        "5050 ± 29",
+        "1.00 [1.00, 1.00]",
+        "2.00 [2.00, 2.00]",
+        even,
+    ]
+    found[0]["tasks"][1]["converged"] = False
+    pathnet = cells(tables.control_table(found))[3]
+    assert pathnet[2:4] == ["2 of 3 converged", "51.5 ± 0.5"]
+    assert pathnet[5:8] == ["not all converged"] * 3
+
+
+def test_controls_are_compared_up_to_a_level_too():
+    found = []
+    for control, tenths in (("pathnet", 20), ("scratch", 40)):
+        result = controlled(0, control, 100, converged=False, B=2, T=50)
+        for task in result["tasks"]:
+            task["curve"] = curve(*np.minimum(np.arange(100) / tenths, 1))
+        found.append(result)
+    table = tables.control_table(found, 0.5)
+    assert "| generations to 50 % | mini-batches |" in table
+    assert cells(table)[2][2:8] == ["1", "16.0", "1600", "1.62", "1.62", "1.00"]
+
+
 def test_controls_are_compared_after_the_same_tasks():
     """Repeats of one seed that learned another task before are others."""
     found = []
@@ -274,7 +455,8 @@ def test_controls_are_compared_after_the_same_tasks():
         for task, control, *row in cells(tables.control_table(found))
     }
     assert rows["2: 1v2", "pathnet"][0] == "4"
-    assert rows["2: 1v2", "pathnet"][2:4] == ["100.0 ± 28.9", "2.00 [2.00, 2.00]"]
+    assert rows["2: 1v2", "pathnet"][1] == "100.0 ± 28.9"
+    assert rows["2: 1v2", "pathnet"][3] == "2.00 [2.00, 2.00]"
     assert rows["1: 1v3", "pathnet"][0] == "2"
 
 
@@ -418,3 +600,34 @@ def test_a_task_that_ended_on_its_score_reached_it():
     assert rows[-1] == "| 0 | 1: pong | 190 | 15.0 | 100 |  | 190 |  |"
     rows = tables.score_table([{"seed": 0, "tasks": [task | {"score": 14.9}]}])
     assert rows.splitlines()[-1].endswith("| 100 |  | never |  |")
+
+
+def test_mean_curve_has_the_interval_of_students_t():
+    curves = [
+        {"generation": [1, 2, 3], "fitness": [level] * 3} for level in (0.4, 0.5, 0.6)
+    ]
+    generations, mean, margin = tables.mean_curve(curves)
+    assert generations.tolist() == [1, 2, 3]
+    assert mean == pytest.approx([0.5] * 3)
+    # 4.3027 is the quantile of 97.5 % for two degrees of freedom.
+    assert margin == pytest.approx([4.3027 * 0.1 / 3**0.5] * 3, rel=1e-4)
+
+
+def test_mean_curve_goes_on_with_the_last_fitness():
+    curves = [
+        {"generation": [1], "fitness": [0.8]},
+        {"generation": list(range(1, 101)), "fitness": [0.2] * 100},
+    ]
+    generations, mean, _ = tables.mean_curve(curves)
+    assert len(generations) == 100
+    assert mean == pytest.approx([0.5] * 100)
+
+
+def test_mean_curve_smooths_over_the_window():
+    spike = [0.0] * 100
+    spike[50] = 1.0
+    curve = {"generation": list(range(100)), "fitness": spike}
+    _, mean, margin = tables.mean_curve([curve])
+    assert mean.max() == pytest.approx(1 / tables.CURVE_WINDOW)
+    assert np.count_nonzero(mean > 1e-12) == tables.CURVE_WINDOW
+    assert not margin.any()

@@ -193,7 +193,12 @@ def test_a_batch_ends_with_its_table_and_pictures(finished):
     for name in ("generations", "curves", "accuracies", "usage", "retention"):
         assert f"Picture: {folder.name}/{name}.png\n" in done.stdout
         assert (folder / f"{name}.png").stat().st_size > 1000
-    assert done.stdout.endswith("Results: to here/results.jsonl\n")
+    shown, last = done.stdout.splitlines()[-2:]
+    assert shown.endswith("tensorboard '--logdir=to here/tensorboard'")
+    assert {path.name for path in (folder / "tensorboard").iterdir()} == {
+        "mean", *(f"seed{seed}__pathnet__1v3_1v2" for seed in (100, 101, 102))
+    }  # fmt: skip
+    assert last == "Results: to here/results.jsonl"
 
 
 def test_a_finished_batch_only_draws(finished):
