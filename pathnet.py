@@ -71,6 +71,7 @@ def mutate(
     rate: float | None = None,
     low: int = -2,
     high: int = 2,
+    as_sets: bool = False,
 ) -> np.ndarray:
     """Moves each gene, with probability `rate`, by a uniform integer (section 2.2).
 
@@ -79,6 +80,8 @@ def mutate(
       M: Modules a layer; results are clipped to [0, M-1].
       rate: probability that a gene moves; None is the paper's 1/(N*L).
       low, high: bounds of the integer, both inclusive; the paper's are -2 and 2.
+      as_sets: whether what moves is a module of the path, so that genes of a layer that
+        name the same one move together: they are one from then on.
 
     Returns:
       A new int64 array of the same shape.
@@ -86,8 +89,20 @@ def mutate(
     L, N = paths.shape[-2:]
     moves = rng.random(paths.shape) < (1 / (N * L) if rate is None else rate)
     offsets = rng.integers(low, high, size=paths.shape, endpoint=True)
-    return np.clip(paths + moves * offsets, 0, M - 1)
+    steps = moves * offsets
+    if as_sets:
+        steps = np.take_along_axis(steps, _first_of_its_module(paths), axis=-1)
+    return np.clip(paths + steps, 0, M - 1)
 
+
+def _first_of_its_module(paths):
+    """For each gene, the first of its layer on the same module: int64 [..., L, N]."""
+    return (paths[..., :, None] == paths[..., None, :]).argmax(-1)
+
+
+# What a path is -> arguments of `mutate`: N genes a layer, which part again after they
+# have met on a module, or a set of at most N modules a layer, as in the early system.
+PATHS: dict[str, dict] = {"genes": {}, "sets": {"as_sets": True}}
 
 # Name -> arguments of `mutate` for paths [L, N]. "uniform" is the paper's rule. "drift"
 # is that of the early system: twice as often, and only towards module 0.
@@ -97,10 +112,19 @@ MUTATIONS: dict[str, Callable[[int, int], dict]] = {
 }
 
 
-def mutation_rule(name: str, L: int, N: int) -> dict:
-    """Returns the arguments of `mutate` for paths [L, N]; `name` is one of MUTATIONS."""
+def mutation_rule(name: str, L: int, N: int, paths: str = "genes") -> dict:
+    """Returns the arguments of `mutate` for paths [L, N].
+
+    Args:
+      name: one of MUTATIONS. L, N: layers, and genes of a layer.
+      paths: one of PATHS.
+
+    Raises:
+      ValueError: one of the two is unknown.
+    """
     check_choice("mutation", name, MUTATIONS)
-    return MUTATIONS[name](L, N)
+    check_choice("kind of path", paths, PATHS)
+    return MUTATIONS[name](L, N) | PATHS[paths]
 
 
 def to_geopath(paths: np.ndarray, M: int) -> np.ndarray:

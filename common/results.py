@@ -84,6 +84,28 @@ _RESULT_OF_GAMES = schema.record(
 )
 
 
+# ---- Flags that files of earlier versions do not name ----
+
+_OF_BOTH = {"paths": "genes"}
+# Script -> its flags that were added after results were first published, each with the
+# value for what the script did before.
+_LATER_FLAGS = {"binary_mnist": _OF_BOTH, "cifar_svhn": _OF_BOTH}
+
+
+def all_flags(script: object, flags: Mapping[str, object]) -> dict:
+    """The flags that a file holds, with those that its version did not have.
+
+    Args:
+      script: the name in the file. flags: the values in the file, by name.
+
+    Returns:
+      The same, and for each flag that was added later the value that means what was
+      done without it.
+    """
+    later = _LATER_FLAGS.get(script, {}) if isinstance(script, str) else {}
+    return dict(flags) | {k: v for k, v in later.items() if k not in flags}
+
+
 # ---- Results files ----
 
 
@@ -263,4 +285,5 @@ def _parse(line: str) -> dict:
     if rows is not None:
         fits = [len(row) for row in rows] == [*range(1, len(result["tasks"]) + 1)]
         require(fits, "retention has not each task's accuracy after each later one")
+    result["flags"] = all_flags(result.get("script"), result["flags"])
     return result

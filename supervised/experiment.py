@@ -345,7 +345,7 @@ class Repeat:
                 training.T * training.batch_num,
                 settings.is_fair,
             ),
-            pathnet.mutation_rule(settings.mutation, grid.L, grid.N),
+            pathnet.mutation_rule(settings.mutation, grid.L, grid.N, settings.paths),
         )
 
     def _check_is_finite(self, task, generation, *values):

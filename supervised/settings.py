@@ -41,7 +41,7 @@ class Settings:
       training: how a generation trains.
       candi: paths in the population. B: candidates of a tournament.
       is_fair: whether candidates are trained alike, or one after the other.
-      mutation: one of `pathnet.MUTATIONS`.
+      mutation: one of `pathnet.MUTATIONS`. paths: one of `pathnet.PATHS`.
       stop_accuracy: training accuracy of a winner that ends a task.
       max_steps: most generations a task.
       seed: of the first repeat; the next has the next. runs: number of seeds.
@@ -70,6 +70,7 @@ class Settings:
     B: int
     is_fair: bool
     mutation: str
+    paths: str
     stop_accuracy: float
     max_steps: int
     seed: int
@@ -291,6 +292,14 @@ def _define_evolution_flags():
             "How a gene moves: uniform by -2 to 2 with probability 1/(L*N), drift by -4 "
             "to -1 with twice that probability.",
         )
+        flags.DEFINE_enum(
+            "paths",
+            "genes",
+            list(pathnet.PATHS),
+            "What a path is: genes, N of a layer, which part again after they have met on "
+            "a module; or sets of modules, in which modules that meet are one from then "
+            "on.",
+        )
         flags.DEFINE_list(
             "control",
             ["pathnet"],
@@ -510,6 +519,7 @@ def _read(script, is_task, more, data_dirs):
         B=FLAGS.B,
         is_fair=FLAGS.tournament == "fair",
         mutation=FLAGS.mutation,
+        paths=FLAGS.paths,
         stop_accuracy=FLAGS.stop_accuracy,
         max_steps=FLAGS.max_steps,
         seed=FLAGS.seed,

@@ -258,6 +258,7 @@ def test_the_result_says_how_it_came_about(default_run):
         "B": 2,
         "tournament": "fair",
         "mutation": "uniform",
+        "paths": "genes",
         "T": 50,
         "batch_num": 16,
         "optimizer": "sgd",
@@ -574,11 +575,12 @@ def test_presets_name_whole_systems(scripts, cwd, preset):
     size = "--T=4", "--max_steps=2", "--filt=10"
     result = learned_by(scripts, cwd, flagfile, *size)
     chosen = {
-        "published": ("sequential", "drift", "mixed", "sgd", True),
-        "early": ("fair", "uniform", "linear", "adam", True),
-        "paper": ("fair", "uniform", "linear", "sgd", False),
+        "published": ("sequential", "drift", "sets", "mixed", "sgd", True),
+        "early": ("fair", "uniform", "genes", "linear", "adam", True),
+        "paper": ("fair", "uniform", "genes", "linear", "sgd", False),
     }
-    names = "tournament", "mutation", "module_kinds", "optimizer", "fixed_path_active"
+    names = "tournament", "mutation", "paths", "module_kinds", "optimizer"
+    names += ("fixed_path_active",)
     assert tuple(result["flags"][name] for name in names) == chosen[preset]
     assert [task["generations"] for task in result["tasks"]] == [2, 2]
 
@@ -734,6 +736,7 @@ BAD_FLAGS = {
     "--record=some": ["record=some", "results"],
     "--tournament=unfair": ["tournament=unfair", "sequential"],
     "--mutation=none": ["mutation=none", "drift"],
+    "--paths=lists": ["paths=lists", "genes", "sets"],
     "--module_kinds=conv": ["module_kinds=conv", "linear"],
     "--optimizer=rmsprop": ["optimizer=rmsprop", "adam"],
     "--optimizer=adam": ["optimizer=adam", "writeback=sum", "--writeback=winner"],

@@ -132,6 +132,90 @@ def test_mutation_statistics(options, rate, offsets):
     assert abs(both - moving**2) < 5.5 * np.sqrt(moving**2 / count)
 
 
+# ---- Paths as sets ----
+
+steps = st.tuples(st.integers(-4, 4), st.integers(-4, 4)).map(sorted)
+
+
+@no_deadline
+@given(
+    seed=seeds, M=st.integers(1, 12), rate=st.floats(0, 1), step=steps, data=st.data()
+)
+def test_modules_of_a_set_that_have_met_stay_together(seed, M, rate, step, data):
+    paths = data.draw(path_arrays(M))
+    rule = {"rate": rate, "low": step[0], "high": step[1], "as_sets": True}
+    mutant = pathnet.mutate(np.random.default_rng(seed), paths, M, **rule)
+    assert mutant.shape == paths.shape and mutant.dtype == np.int64
+    assert mutant.min() >= 0 and mutant.max() < M
+    together = paths[..., :, None] == paths[..., None, :]
+    assert np.all((mutant[..., :, None] == mutant[..., None, :])[together])
+    before, after = (pathnet.to_geopath(p, M).sum(-1) for p in (paths, mutant))
+    assert np.all(after <= before)
+
+
+@no_deadline
+@given(seed=seeds, shape=shapes(), count=st.integers(1, 4), step=steps)
+def test_different_modules_of_a_set_move_as_genes_do(seed, shape, count, step):
+    L, M, N = shape
+    paths = pathnet.random_paths(np.random.default_rng(seed), count, L, M, N)
+    rule = {"rate": 0.5, "low": step[0], "high": step[1]}
+    as_genes = pathnet.mutate(np.random.default_rng(seed), paths, M, **rule)
+    as_sets = pathnet.mutate(
+        np.random.default_rng(seed), paths, M, as_sets=True, **rule
+    )
+    assert np.array_equal(as_genes, as_sets)
+
+
+def plain_set_mutation(rng, paths, M, rate, low, high):
+    """The same on Python sets: a list of L sets for each path of [count, L, N]."""
+    moves = rng.random(paths.shape) < rate
+    offsets = rng.integers(low, high, size=paths.shape, endpoint=True)
+    mutants = []
+    for number, path in enumerate(paths.tolist()):
+        mutant = []
+        for layer, genes in enumerate(path):
+            moved = set()
+            for module in set(genes):
+                gene = genes.index(module)  # its draws count for the module
+                move = moves[number, layer, gene] * offsets[number, layer, gene]
+                moved.add(min(max(module + int(move), 0), M - 1))
+            mutant.append(moved)
+        mutants.append(mutant)
+    return mutants
+
+
+@no_deadline
+@given(
+    seed=seeds,
+    shape=shapes(),
+    count=st.integers(1, 4),
+    rate=st.floats(0, 1),
+    step=steps,
+)
+def test_sets_are_those_of_a_plain_mutation(seed, shape, count, rate, step):
+    L, M, N = shape
+    paths = np.random.default_rng(seed).integers(0, M, (count, L, N))
+    rule = {"rate": rate, "low": step[0], "high": step[1]}
+    mutants = pathnet.mutate(
+        np.random.default_rng(seed), paths, M, as_sets=True, **rule
+    )
+    expected = plain_set_mutation(np.random.default_rng(seed), paths, M, **rule)
+    assert [[set(genes) for genes in path] for path in mutants.tolist()] == expected
+
+
+def test_each_module_of_a_set_moves_as_often_as_a_gene():
+    """However many genes name it; bounds are 5.5 sigma."""
+    count, rate = 50_000, 0.3
+    start = np.tile([50, 60, 50, 50], (count, 1, 1))
+    rule = {"rate": rate, "low": 1, "high": 2, "as_sets": True}
+    moved = pathnet.mutate(np.random.default_rng(4), start, 100, **rule) - start
+    sigma = np.sqrt(count * rate * (1 - rate))
+    for gene in range(4):
+        assert abs(np.sum(moved[..., gene] != 0) - count * rate) < 5.5 * sigma
+    both = np.mean((moved[..., 0] != 0) & (moved[..., 1] != 0))
+    assert abs(both - rate**2) < 5.5 * np.sqrt(rate**2 / count)  # independent
+
+
 @no_deadline
 @given(seed=seeds, M=st.integers(1, 12), data=st.data())
 def test_geopath_has_a_one_for_each_module_that_is_named(seed, M, data):
@@ -254,6 +338,8 @@ def test_mutation_rules():
     drift = pathnet.mutation_rule("drift", 3, 4)
     assert drift == {"rate": 2 / 12, "low": -4, "high": -1}
     assert pathnet.mutation_rule("drift", 1, 1)["rate"] == 1
+    assert pathnet.mutation_rule("uniform", 3, 4, "sets") == {"as_sets": True}
+    assert pathnet.mutation_rule("drift", 3, 4, "sets") == drift | {"as_sets": True}
 
 
 # ---- Modules ----
@@ -303,6 +389,7 @@ def test_active_modules(forced):
         lambda: replace(SMALL, module_kinds="skip"),
         lambda: pathnet.module_kinds(3, 5, "residual"),
         lambda: pathnet.mutation_rule("gaussian", 3, 4),
+        lambda: pathnet.mutation_rule("drift", 3, 4, "lists"),
         lambda: PathNet(SMALL, "rmsprop"),
     ],
 )
@@ -316,6 +403,7 @@ def test_choices_keep_their_order():
     assert list(pathnet.AGGREGATIONS) == ["average", "sum", "last_average"]
     assert list(pathnet.MIXTURES) == ["mixed", "linear"]
     assert list(pathnet.MUTATIONS) == ["uniform", "drift"]
+    assert list(pathnet.PATHS) == ["genes", "sets"]
 
 
 def test_a_kind_that_no_network_uses_changes_none(monkeypatch):

@@ -38,6 +38,7 @@ DEFAULTS = {
     "fixed_path_active": True,
     "tournament": "fair",
     "mutation": "uniform",
+    "paths": "genes",
     "optimizer": "sgd",
     "test_every": 10,
     "candi": 7,
@@ -77,7 +78,16 @@ def settings(tasks=("1v3", "1v2")):
     """The Settings that VALUES come to."""
     grid = "L", "M", "N", "filt", "aggregation", "centred", "module_kinds"
     training = "T", "batch_num", "learning_rate", "writeback", "optimizer"
-    same = "candi", "B", "mutation", "stop_accuracy", "max_steps", "seed", "runs"
+    same = (
+        "candi",
+        "B",
+        "mutation",
+        "paths",
+        "stop_accuracy",
+        "max_steps",
+        "seed",
+        "runs",
+    )
     same += "test_every", "resume", "save_dir", "log_dir"
     v = vars(VALUES)
     is_fair = v["tournament"] == "fair"
