@@ -44,6 +44,7 @@ LATER_DETAILS = {
     "accuracy_train": schema.nullable(SHARE),
     "accuracy_test_after_all": SHARE,
     "modules_so_far": _COUNT,
+    "selected_by": schema.text,
 }
 _TASK = schema.record(LEARNED, DETAILS | LATER_DETAILS)
 
@@ -86,10 +87,20 @@ _RESULT_OF_GAMES = schema.record(
 
 # ---- Flags that files of earlier versions do not name ----
 
-_OF_BOTH = {"paths": "genes"}
+_OF_BOTH = {
+    "mutation_rate": None,
+    "paths": "genes",
+    "draw_with_replacement": False,
+    "select_by": "train",
+    "mini_batches": "random",
+    "fixed_path_random": False,
+}
 # Script -> its flags that were added after results were first published, each with the
 # value for what the script did before.
-_LATER_FLAGS = {"binary_mnist": _OF_BOTH, "cifar_svhn": _OF_BOTH}
+_LATER_FLAGS = {
+    "binary_mnist": _OF_BOTH | {"noise_share": "0.5"},
+    "cifar_svhn": _OF_BOTH,
+}
 
 
 def all_flags(script: object, flags: Mapping[str, object]) -> dict:

@@ -320,7 +320,7 @@ def table(results: Sequence[dict], level: float | None = None) -> str:
             _mean_text(not_none(generations), 1),
             ratio,
             _mean_text([100 * task["fitness"] for task in tasks], 2),
-            _mean_text([100 * task["accuracy_test"] for task in tasks], 2),
+            _held_out_text(tasks),
         ]
         rows.append(_row(cells))
     return "\n".join(rows)
@@ -347,7 +347,7 @@ def control_table(results: Sequence[dict]) -> str:
             str(sum(task["converged"] for task in tasks)),
             _mean_text(not_none(map(generations_needed, tasks)), 1),
             _paired_speedup(scratch, repeats, generations_needed),
-            _mean_text([100 * task["accuracy_test"] for task in tasks], 2),
+            _held_out_text(tasks),
         ]
         rows.append(_row(cells))
     return "\n".join(rows)
@@ -484,6 +484,16 @@ def _generations_text(tasks: Sequence[dict], digits: int) -> str:
     if None not in needed:
         return text
     return f"{text}, " + (converged_text(needed) if len(tasks) > 1 else "not converged")
+
+
+def _held_out_text(tasks: Sequence[dict]) -> str:
+    """Mean held-out accuracy in percent, and whether the winners were selected by it."""
+    text = _mean_text([100 * task["accuracy_test"] for task in tasks], 2)
+    return text + (
+        " (selected by it)"
+        if any(task.get("selected_by") == "test" for task in tasks)
+        else ""
+    )
 
 
 def not_none(values: Iterable[float | None]) -> list[float]:

@@ -71,7 +71,8 @@ class Experiment:
         training = settings.training
         sizes.check_memory(grid, training, settings.candi)
         sizes.check_images(training, images)
-        alone = "finetune" in settings.controls
+        # A sequential tournament, as well as fine-tuning, trains a candidate alone.
+        alone = "finetune" in settings.controls or "sequential" in settings.tournaments
         self._nets = {False: TrainablePathNet(grid, training, alone=alone)}
         if any(CONTROLS[name].fixed_size for name in settings.controls):
             # N modules a layer are all there is, and one candidate.
@@ -318,13 +319,16 @@ class Repeat:
             return Learning(
                 task, state.population, state.generation, state.curve, state.seconds
             )
+        settings, kept = self._settings, self._fixed_path
+        if settings.fixed_path_random:
+            kept = np.zeros_like(kept)
         paths = [outcome.last.path for outcome in self.outcomes]
         started = time.monotonic()
         population = self._control.population(
-            self._net, self.seed, self._fixed_path, paths, self._settings.candi
+            self._net, self.seed, kept, paths, settings.candi, settings.replacement
         )
-        if number == 0 and self.control == "pathnet" and len(self._settings.tasks) > 1:
-            self._net.compile_ahead()
+        if number == 0 and self.control == "pathnet" and len(settings.tasks) > 1:
+            self._net.compile_ahead(settings.B if settings.is_fair(1) else 1)
         return Learning(task, population, seconds=time.monotonic() - started)
 
     def _tournament(self, task, number, learning):
@@ -342,10 +346,19 @@ class Repeat:
                 task,
                 number,
                 self._fixed_path,
-                training.T * training.batch_num,
-                settings.is_fair,
+                generation,
+                images=training.T * training.batch_num,
+                fair=settings.is_fair(number),
+                in_order=settings.in_order,
+                selects_by_test=settings.selects_by_test(number),
             ),
-            pathnet.mutation_rule(settings.mutation, grid.L, grid.N, settings.paths),
+            pathnet.mutation_rule(
+                settings.mutation,
+                grid.L,
+                grid.N,
+                settings.paths,
+                settings.mutation_rate,
+            ),
         )
 
     def _check_is_finite(self, task, generation, *values):
@@ -381,6 +394,7 @@ class Repeat:
             ),
             seconds=learning.seconds(),
             curve=learning.curve,
+            selected_by_test=self._settings.selects_by_test(number),
         )
         earlier = [
             self._net.accuracy(o.last.active, o.task.test.images, o.task.test.labels, k)

@@ -120,7 +120,7 @@ class Training:
     """How a generation trains.
 
     Attributes:
-      B: Candidates of a tournament.
+      B: candidates that are trained at once.
       T: mini-batches.
       batch_num: images of a mini-batch.
       learning_rate: of the optimizer.
@@ -258,8 +258,11 @@ class TrainablePathNet(pathnet.PathNet):
         )
         return correct / len(labels), loss
 
-    def compile_ahead(self) -> None:
+    def compile_ahead(self, B: int) -> None:
         """Compiles what `train` runs once a path is frozen, beside what goes on.
+
+        Args:
+          B: candidates that it will train at once.
 
         XLA compiles for shapes, and frozen modules change these. A generation that
         writes nothing back does it, in a thread, while the first task is learned. Has an
@@ -273,13 +276,13 @@ class TrainablePathNet(pathnet.PathNet):
         fixed_path[:, : grid.N] = 1
         images = np.zeros([training.T * training.batch_num, grid.inputs], np.uint8)
         feed = {
-            self.geopath: np.zeros([training.B, grid.L, grid.M], np.float32),
+            self.geopath: np.zeros([B, grid.L, grid.M], np.float32),
             self.fixed_path: fixed_path,
             self.images: images,
             self.labels: np.zeros(len(images), np.int32),
             self.task: 0,
         }
-        correct, *_ = self._generations[training.B]
+        correct, *_ = self._generations[B]
         threading.Thread(target=self.session.run, args=(correct, feed)).start()
 
     def _build(self):

@@ -69,8 +69,11 @@ def test_flags_that_were_added_later_are_as_before(files):
     decided = commandline.decided_by(define_binary_mnist_flags)
     settings = {name for name, what in decided.items() if what in (NETWORK, LEARNING)}
     assert settings <= read["flags"].keys()
-    assert read["flags"]["paths"] == "genes"
-    today = read | {"seed": 1, "flags": held["flags"] | {"paths": "genes"}}
+    now = {"mutation_rate": None, "paths": "genes", "draw_with_replacement": False}
+    now |= {"select_by": "train", "mini_batches": "random", "noise_share": "0.5"}
+    now |= {"fixed_path_random": False}
+    assert read["flags"] == held["flags"] | now
+    today = read | {"seed": 1, "flags": held["flags"] | now}
     assert list(tables.by_setting([read, today], ["seed"])) == [""]
 
 

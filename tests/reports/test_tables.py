@@ -127,6 +127,17 @@ def test_table_compares_first_with_later():
     ]
 
 
+def test_tables_say_where_held_out_images_have_selected():
+    found = repeat("a", "b", (10, 20)) | {"seed": 0}
+    found["tasks"][1]["selected_by"] = "test"
+    for row in cells(tables.table([found])):
+        assert row[-1] == ("95.00" if row[0] == "a" else "95.00 (selected by it)")
+    for task in found["tasks"]:
+        task["converged"] = True
+    for row in cells(tables.control_table([found])):
+        assert row[-1].endswith("by it)") == (row[0] == "2: b")
+
+
 def cells(table):
     """The cells of a Markdown table's rows, without its heading."""
     return [

@@ -288,10 +288,10 @@ def test_compiling_ahead_changes_no_parameter():
     net = TrainablePathNet(SMALL, SHORT)
     net.initialize(3, 0, np.zeros([SMALL.L, SMALL.M]))
     before, threads = net.parameters(), set(threading.enumerate())
-    net.compile_ahead()
+    net.compile_ahead(SHORT.B)
     (started,) = set(threading.enumerate()) - threads
     started.join()
-    net.compile_ahead()
+    net.compile_ahead(SHORT.B)
     assert set(threading.enumerate()) == threads
     for name, value in net.parameters().items():
         assert_identical(value, before[name])
