@@ -361,8 +361,12 @@ def retention_table(results: Sequence[dict]) -> str:
     """
     names, accuracy = retention(results)
     digits = 1 if len(results) > 1 else 0
+    heads = [
+        name + (" (selected by it)" if selected_by_test(tasks) else "")
+        for name, *tasks in zip(names, *(result["tasks"] for result in results))
+    ]
     rows = [
-        f"| held-out % on | {' | '.join(names)} | generations | modules so far |",
+        f"| held-out % on | {' | '.join(heads)} | generations | modules so far |",
         "| --- |" + " --- |" * (len(names) + 2),
     ]
     for place, name in enumerate(names):
@@ -486,14 +490,15 @@ def _generations_text(tasks: Sequence[dict], digits: int) -> str:
     return f"{text}, " + (converged_text(needed) if len(tasks) > 1 else "not converged")
 
 
+def selected_by_test(tasks: Iterable[dict]) -> bool:
+    """Whether held-out images have selected the winners of one of these tasks."""
+    return any(task.get("selected_by") == "test" for task in tasks)
+
+
 def _held_out_text(tasks: Sequence[dict]) -> str:
     """Mean held-out accuracy in percent, and whether the winners were selected by it."""
     text = _mean_text([100 * task["accuracy_test"] for task in tasks], 2)
-    return text + (
-        " (selected by it)"
-        if any(task.get("selected_by") == "test" for task in tasks)
-        else ""
-    )
+    return text + (" (selected by it)" if selected_by_test(tasks) else "")
 
 
 def not_none(values: Iterable[float | None]) -> list[float]:

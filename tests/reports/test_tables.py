@@ -136,6 +136,10 @@ def test_tables_say_where_held_out_images_have_selected():
         task["converged"] = True
     for row in cells(tables.control_table([found])):
         assert row[-1].endswith("by it)") == (row[0] == "2: b")
+    for task in found["tasks"]:
+        task["modules_so_far"] = 9
+    heading = tables.retention_table([found | {"retention": [[1], [1, 1]]}])
+    assert heading.startswith("| held-out % on | a | b (selected by it) | generations")
 
 
 def cells(table):
