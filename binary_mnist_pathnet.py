@@ -18,13 +18,12 @@ has the generations of both tasks and the number of modules that their best path
 from common import commandline  # before all else: Ctrl-C is one line from here on
 
 # isort: split
-import numpy as np
-
 from supervised import datasets
 from supervised.experiment import Experiment
 from supervised.settings import (
     Settings,
     define_binary_mnist_flags,
+    of_task,
     read_binary_mnist,
 )
 from supervised.streams import FAKE_DATA, NOISE, random_stream
@@ -53,10 +52,16 @@ def load(settings: Settings) -> tuple[list, dict]:
     return pairs, {"mnist": datasets.describe(dataset)}
 
 
-def with_noise(name: str, splits: list, noise: str, rng: np.random.Generator) -> Task:
-    """Two digits as a Task, with the noise of one repeat on all of their images."""
+def with_noise(
+    name: str, splits: list, settings: Settings, number: int, seed: int
+) -> Task:
+    """Two digits as task `number`, with the noise of one repeat on all their images."""
+    rng = random_stream(seed, NOISE, number)
+    share = of_task(settings.noise_shares, number)
     noisy = [
-        datasets.Split(datasets.add_noise(split.images, noise, rng), split.labels)
+        datasets.Split(
+            datasets.add_noise(split.images, settings.noise, rng, share), split.labels
+        )
         for split in splits
     ]
     return Task(name, name.replace("v", " vs "), *noisy)
@@ -70,8 +75,7 @@ def main() -> None:
     experiment = Experiment(settings, 28 * 28, classes=2, images=fewest, data=data)
     for repeat in experiment.repeats():  # a seed each, under each control
         for number, (name, splits) in enumerate(zip(settings.tasks, pairs)):
-            rng = random_stream(repeat.seed, NOISE, number)
-            task = with_noise(name, splits, settings.noise, rng)
+            task = with_noise(name, splits, settings, number, repeat.seed)
             for tournament in repeat.tournaments(task):  # until a winner is good enough
                 paths = tournament.draw()  # B candidates of the population
                 fitness = tournament.train(paths)  # alike, on the same mini-batches

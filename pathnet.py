@@ -45,13 +45,19 @@ def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
 
 
 def random_paths(
-    rng: np.random.Generator, count: int, L: int, M: int, N: int
+    rng: np.random.Generator,
+    count: int,
+    L: int,
+    M: int,
+    N: int,
+    replacement: bool = False,
 ) -> np.ndarray:
     """Draws paths of N different modules a layer, uniformly (section 2.2).
 
     Args:
       count: how many paths to draw.
       L, M, N: layers of the grid, modules a layer, and how many of them a path names.
+      replacement: whether a module may be drawn more than once.
 
     Returns:
       int64 [count, L, N], values in [0, M).
@@ -61,6 +67,8 @@ def random_paths(
     """
     if N > M:
         raise ValueError(f"cannot draw N={N} different modules of M={M}")
+    if replacement:
+        return rng.integers(0, M, (count, L, N))
     return np.argsort(rng.random((count, L, M)), axis=-1)[..., :N]
 
 
@@ -71,14 +79,20 @@ def mutate(
     rate: float | None = None,
     low: int = -2,
     high: int = 2,
+    as_sets: bool = False,
+    drops: bool = False,
 ) -> np.ndarray:
     """Moves each gene, with probability `rate`, by a uniform integer (section 2.2).
 
     Args:
       paths: int [..., L, N].
-      M: Modules a layer; results are clipped to [0, M-1].
+      M: Modules a layer; results are clipped to [0, M-1], or dropped.
       rate: probability that a gene moves; None is the paper's 1/(N*L).
       low, high: bounds of the integer, both inclusive; the paper's are -2 and 2.
+      as_sets: whether what moves is a module of the path, so that genes of a layer that
+        name the same one move together: they are one from then on.
+      drops: whether a gene that leaves the grid is dropped: it then names the same module
+        as the first of its layer that stays. Where none stays, all are clipped.
 
     Returns:
       A new int64 array of the same shape.
@@ -86,21 +100,61 @@ def mutate(
     L, N = paths.shape[-2:]
     moves = rng.random(paths.shape) < (1 / (N * L) if rate is None else rate)
     offsets = rng.integers(low, high, size=paths.shape, endpoint=True)
-    return np.clip(paths + moves * offsets, 0, M - 1)
+    steps = moves * offsets
+    if as_sets:
+        steps = np.take_along_axis(steps, _first_of_its_module(paths), axis=-1)
+    moved = paths + steps
+    if drops:
+        stays = (moved >= 0) & (moved < M)
+        stays |= ~stays.any(-1, keepdims=True)
+        first = stays.argmax(-1)[..., None]
+        moved = np.where(stays, moved, np.take_along_axis(moved, first, axis=-1))
+    return np.clip(moved, 0, M - 1)
 
+
+def _first_of_its_module(paths):
+    """For each gene, the first of its layer on the same module: int64 [..., L, N]."""
+    return (paths[..., :, None] == paths[..., None, :]).argmax(-1)
+
+
+# What a path is -> arguments of `mutate`: N genes a layer, which part again after they
+# have met on a module, or a set of at most N modules a layer, as in the early system.
+PATHS: dict[str, dict] = {"genes": {}, "sets": {"as_sets": True}}
 
 # Name -> arguments of `mutate` for paths [L, N]. "uniform" is the paper's rule. "drift"
-# is that of the early system: twice as often, and only towards module 0.
+# is that of the published system: twice as often, and only towards module 0.
+# "neighbour" is that of the early system as it was run: a gene moved, with probability
+# 2/(L*N), by a number from [-2, 2) cut to an integer, which is -1 or 1 a quarter of the
+# time each. One of -1, 0 and 1 drawn uniformly is as often either at 3/4 of that rate.
 MUTATIONS: dict[str, Callable[[int, int], dict]] = {
     "uniform": lambda L, N: {},
     "drift": lambda L, N: {"rate": min(2 / (N * L), 1), "low": -4, "high": -1},
+    "neighbour": lambda L, N: {
+        "rate": min(1.5 / (N * L), 1),
+        "low": -1,
+        "high": 1,
+        "drops": True,
+    },
 }
 
 
-def mutation_rule(name: str, L: int, N: int) -> dict:
-    """Returns the arguments of `mutate` for paths [L, N]; `name` is one of MUTATIONS."""
+def mutation_rule(
+    name: str, L: int, N: int, paths: str = "genes", rate: float | None = None
+) -> dict:
+    """Returns the arguments of `mutate` for paths [L, N].
+
+    Args:
+      name: one of MUTATIONS. L, N: layers, and genes of a layer.
+      paths: one of PATHS.
+      rate: probability that a gene moves; None is that of the rule.
+
+    Raises:
+      ValueError: one of the two is unknown.
+    """
     check_choice("mutation", name, MUTATIONS)
-    return MUTATIONS[name](L, N)
+    check_choice("kind of path", paths, PATHS)
+    rule = MUTATIONS[name](L, N) | PATHS[paths]
+    return rule if rate is None else rule | {"rate": rate}
 
 
 def to_geopath(paths: np.ndarray, M: int) -> np.ndarray:
@@ -151,7 +205,8 @@ def format_task(
 
     `task` is its entry of results.jsonl; its best path and the fixed path are [L, M].
     The training accuracy is the one while it learned; "as kept" is that of the network
-    that is left, with what the writeback has kept of all candidates.
+    that is left, with what the writeback has kept of all candidates. Held-out images
+    that have selected the winners are said not to be unseen.
     """
     ended = "" if task["converged"] else "not converged after "
     kept = task.get("accuracy_train")
@@ -159,7 +214,13 @@ def format_task(
         f"Task {number + 1}, {title}: {ended}{task['generations']} generations, "
         f"training accuracy {task['fitness']:.4f}"
         + (f" (as kept {kept:.4f})" if kept is not None else "")
-        + f", held-out accuracy {task['accuracy_test']:.4f}\n"
+        + f", held-out accuracy {task['accuracy_test']:.4f}"
+        + (
+            ", by which winners were selected"
+            if task.get("selected_by") == "test"
+            else ""
+        )
+        + "\n"
         + format_geopath(geopath, fixed_path)
     )
 
@@ -619,6 +680,8 @@ def show(folder: str, picture: str | None = None) -> None:
     for number, (task, geopath) in enumerate(zip(network.tasks, geopaths)):
         print(format_task(number, task["title"], task, geopath, used))
         used = freeze(used, geopath)
+    if flags.get("fixed_path_random") and len(network.tasks) > 1:
+        print("Every task but the last: its modules were initialized again after it")
     free = ", ".join(str(int(count)) for count in flags["M"] - used.sum(1))
     print(f"{int(used.sum())} of {used.size} modules used; free in each layer: {free}")
     picture = picture or os.path.join(folder, "paths.png")

@@ -184,7 +184,7 @@ def _network(about: dict, arrays: Arrays) -> Network:
         schema.array("f")(value, "a parameter")
     return Network(
         script=about["script"],
-        flags=about["flags"],
+        flags=results.all_flags(about["script"], about["flags"]),
         data=about.get("data", {}),
         tasks=about["tasks"],
         active=arrays["active"],

@@ -44,6 +44,7 @@ LATER_DETAILS = {
     "accuracy_train": schema.nullable(SHARE),
     "accuracy_test_after_all": SHARE,
     "modules_so_far": _COUNT,
+    "selected_by": schema.text,
 }
 _TASK = schema.record(LEARNED, DETAILS | LATER_DETAILS)
 
@@ -82,6 +83,38 @@ _RESULT = schema.record(
 _RESULT_OF_GAMES = schema.record(
     {"flags": _check_flags, "tasks": schema.list_of(_GAME), "seed": _COUNT}, _FIELDS
 )
+
+
+# ---- Flags that files of earlier versions do not name ----
+
+_OF_BOTH = {
+    "mutation_rate": None,
+    "paths": "genes",
+    "draw_with_replacement": False,
+    "select_by": "train",
+    "mini_batches": "random",
+    "fixed_path_random": False,
+}
+# Script -> its flags that were added after results were first published, each with the
+# value for what the script did before.
+_LATER_FLAGS = {
+    "binary_mnist": _OF_BOTH | {"noise_share": "0.5"},
+    "cifar_svhn": _OF_BOTH,
+}
+
+
+def all_flags(script: object, flags: Mapping[str, object]) -> dict:
+    """The flags that a file holds, with those that its version did not have.
+
+    Args:
+      script: the name in the file. flags: the values in the file, by name.
+
+    Returns:
+      The same, and for each flag that was added later the value that means what was
+      done without it.
+    """
+    later = _LATER_FLAGS.get(script, {}) if isinstance(script, str) else {}
+    return dict(flags) | {k: v for k, v in later.items() if k not in flags}
 
 
 # ---- Results files ----
@@ -263,4 +296,5 @@ def _parse(line: str) -> dict:
     if rows is not None:
         fits = [len(row) for row in rows] == [*range(1, len(result["tasks"]) + 1)]
         require(fits, "retention has not each task's accuracy after each later one")
+    result["flags"] = all_flags(result.get("script"), result["flags"])
     return result

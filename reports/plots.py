@@ -251,7 +251,11 @@ def plot_accuracies(filename: str | os.PathLike, results: Sequence[dict]) -> Non
         _label(axes, f"{name}: final accuracy", "", "accuracy, %", legend)
         axes.set(xlim=(-0.5, 1.5))
         axes.margins(y=0.12)
-        axes.set_xticks((0, 1), ("training images", "held-out images"))
+        selected = any(tables.selected_by_test(tasks) for _, tasks in shown)
+        held_out = "held-out images" + (
+            "\n(winners selected by them)" if selected else ""
+        )
+        axes.set_xticks((0, 1), ("training images", held_out))
         axes.tick_params(axis="x", labelsize=10, labelcolor=INK, length=0)
     save_png(filename, figure)
 

@@ -559,10 +559,9 @@ def summary(results: Sequence[dict]) -> str:
                 _generations_text(_tasks(scratch), digits) if scratch else "",
                 speedup_text(*needed, paired=True),
             ]
-        cells += [
-            _mean_text([100 * task[accuracy] for task in _tasks(of_control.learned)], 2)
-            for accuracy in ("accuracy_test", "accuracy_test_after_all")
-        ]
+        tasks = _tasks(of_control.learned)
+        at_the_end = [100 * task["accuracy_test_after_all"] for task in tasks]
+        cells += [_held_out_text(tasks), _mean_text(at_the_end, 2)]
         rows.append(_row(cells))
     return "\n".join(rows)
 
@@ -677,8 +676,12 @@ def retention_table(results: Sequence[dict]) -> str:
     """
     names, accuracy = retention(results)
     digits = 1 if len(results) > 1 else 0
+    heads = [
+        name + (" (selected by it)" if selected_by_test(tasks) else "")
+        for name, *tasks in zip(names, *(result["tasks"] for result in results))
+    ]
     rows = [
-        f"| held-out % on | {' | '.join(names)} | generations | modules so far |",
+        f"| held-out % on | {' | '.join(heads)} | generations | modules so far |",
         "| --- |" + " --- |" * (len(names) + 2),
     ]
     for place, name in enumerate(names):
@@ -817,10 +820,8 @@ def _generations_heading(level: float | None) -> str:
 
 def _accuracies(group: Sequence[Learning]) -> list[str]:
     """Training and held-out accuracy in percent."""
-    return [
-        _mean_text([100 * one.task[measure] for one in group], 2)
-        for measure in ("fitness", "accuracy_test")
-    ]
+    fitness = [100 * one.task["fitness"] for one in group]
+    return [_mean_text(fitness, 2), _held_out_text(_tasks(group))]
 
 
 def _generations_text(tasks: Sequence[dict], digits: int) -> str:
@@ -830,6 +831,17 @@ def _generations_text(tasks: Sequence[dict], digits: int) -> str:
     if None not in needed:
         return text
     return f"{text}, " + (converged_text(needed) if len(tasks) > 1 else "not converged")
+
+
+def selected_by_test(tasks: Iterable[dict]) -> bool:
+    """Whether held-out images have selected the winners of one of these tasks."""
+    return any(task.get("selected_by") == "test" for task in tasks)
+
+
+def _held_out_text(tasks: Sequence[dict]) -> str:
+    """Mean held-out accuracy in percent, and whether the winners were selected by it."""
+    text = _mean_text([100 * task["accuracy_test"] for task in tasks], 2)
+    return text + (" (selected by it)" if selected_by_test(tasks) else "")
 
 
 def not_none(values: Iterable[float | None]) -> list[float]:

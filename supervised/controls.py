@@ -20,26 +20,28 @@ class PathNet:
         self,
         net: pathnet.PathNet,
         seed: int,
-        fixed_path: np.ndarray,
+        kept: np.ndarray,
         paths: list,
         candi: int,
+        replacement: bool,
     ) -> np.ndarray:
         """Initializes the parameters that a task starts from, and draws its paths.
 
         Args:
-          net: the grid; all of its modules that are not frozen are re-initialized.
+          net: the grid; all of its modules that are not kept are re-initialized.
           seed: of the repeat.
-          fixed_path: binary [L, M], the frozen modules.
+          kept: binary [L, M], the frozen modules that keep their parameters.
           paths: int [L, N] each, the best paths of the earlier tasks.
           candi: number of paths to draw.
+          replacement: whether a path's modules are drawn with replacement.
 
         Returns:
           int [candidates, L, N], the population.
         """  # fmt: skip
         task, grid = len(paths), net.grid
-        net.initialize(seed, task, fixed_path)
+        net.initialize(seed, task, kept)
         rng = random_stream(seed, POPULATION, task)
-        return pathnet.random_paths(rng, candi, grid.L, grid.M, grid.N)
+        return pathnet.random_paths(rng, candi, grid.L, grid.M, grid.N, replacement)
 
     def frozen(self, fixed_path: np.ndarray, geopath: np.ndarray) -> np.ndarray:
         """The frozen modules, binary [L, M], once a task has ended on a best path."""
@@ -64,11 +66,12 @@ class FineTune(Scratch):
     name = "finetune"
 
     def population(
-        self, net: pathnet.PathNet, seed: int, fixed_path: np.ndarray, paths: list, candi: int
+        self, net: pathnet.PathNet, seed: int, kept: np.ndarray, paths: list, candi: int,
+        replacement: bool,
     ) -> np.ndarray:  # fmt: skip
         if not paths:
-            return super().population(net, seed, fixed_path, paths, candi)
-        net.initialize(seed, len(paths), np.ones_like(fixed_path))
+            return super().population(net, seed, kept, paths, candi, replacement)
+        net.initialize(seed, len(paths), np.ones_like(kept))
         return paths[0][None]  # a population of one does not evolve
 
 
@@ -82,9 +85,10 @@ class FixedSize(Scratch):
     fixed_size = True
 
     def population(
-        self, net: pathnet.PathNet, seed: int, fixed_path: np.ndarray, paths: list, candi: int
+        self, net: pathnet.PathNet, seed: int, kept: np.ndarray, paths: list, candi: int,
+        replacement: bool,
     ) -> np.ndarray:  # fmt: skip
-        net.initialize(seed, len(paths), fixed_path)
+        net.initialize(seed, len(paths), kept)
         return np.tile(np.arange(net.grid.N), (1, net.grid.L, 1))
 
 

@@ -238,19 +238,21 @@ def two_classes(split: Split, first: int, second: int) -> Split:
     return Split(split.images[kept], labels)
 
 
-def add_noise(images: np.ndarray, noise: str, rng: np.random.Generator) -> np.ndarray:
+def add_noise(
+    images: np.ndarray, noise: str, rng: np.random.Generator, share: float = 0.5
+) -> np.ndarray:
     """Adds noise to images. On a scale from 0 (black) to 1 (white),
 
-    "salt" adds to each pixel, with probability 0.5, a uniform level from [0.5, 1), one
-    of those that 8 bits can hold, and clips the sum to 1;
-    "salt_and_pepper" turns each pixel, with probability 0.5, black or white, equally
-    often;
+    "salt" adds to a share of the pixels, each drawn by itself, a uniform level from
+    [0.5, 1), one of those that 8 bits can hold, and clips the sum to 1;
+    "salt_and_pepper" turns a share of the pixels black or white, equally often;
     "none" changes nothing.
 
     Args:
       images: uint8, any shape; left unchanged.
       noise: which of these.
       rng: draws it.
+      share: probability that a pixel is hit.
 
     Returns:
       uint8, of the same shape; `images` itself without noise.
@@ -260,7 +262,10 @@ def add_noise(images: np.ndarray, noise: str, rng: np.random.Generator) -> np.nd
     """
     if noise == "none":
         return images
-    hit = rng.integers(0, 2, images.shape, dtype=bool)
+    if share == 0.5:  # a bit a pixel
+        hit = rng.integers(0, 2, images.shape, dtype=bool)
+    else:
+        hit = rng.random(images.shape, dtype=np.float32) < share
     if noise == "salt":
         level = rng.integers(128, 255, images.shape, dtype=np.uint8)  # 0.502 to 0.996
         level *= hit

@@ -87,9 +87,13 @@ class SingleDisplay:
 
     def _print_retention(self, outcomes, result):
         """Says what the later tasks have left of the earlier ones."""
+        is_random = result["flags"].get("fixed_path_random", False)
+        is_random &= result["control"] == "pathnet"
         for number, outcome in enumerate(outcomes[:-1]):
             now = result["retention"][-1][number]
             verdict = "unchanged" if now == outcome.accuracy_test else "CHANGED"
+            if is_random:
+                verdict = "as its modules were initialized again"
             print(
                 f"Task {number + 1} once more: held-out accuracy {now:.4f}, {verdict}"
             )

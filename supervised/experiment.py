@@ -73,7 +73,8 @@ class Experiment:
         training = settings.training
         sizes.check_memory(grid, training, settings.candi)
         sizes.check_images(training, images)
-        alone = "finetune" in settings.controls
+        # A sequential tournament, as well as fine-tuning, trains a candidate alone.
+        alone = "finetune" in settings.controls or "sequential" in settings.tournaments
         self._nets = {False: TrainablePathNet(grid, training, alone=alone)}
         if any(CONTROLS[name].fixed_size for name in settings.controls):
             # N modules a layer are all there is, and one candidate.
@@ -85,8 +86,7 @@ class Experiment:
             self._restore(self.net_of(CONTROLS[control]))
         self.folder = None if settings.results_file else self._make_folder()
         results.check_appendable(self._results_file())
-        freezes = "pathnet" in settings.controls and len(settings.tasks) > 1
-        self.net_of(CONTROLS[settings.controls[0]]).compile_ahead(freezes)
+        self._compile_ahead()
         self.display = self._choose_display()
         self.pictures = self._choose_pictures()
         self.first_task: FirstTask | None = None
@@ -184,6 +184,20 @@ class Experiment:
                     f"{folder}: was learned from other data, {name} {loaded.data[name]}, "
                     f"than these, {description}; name theirs in --data_dir"
                 )
+
+    def _compile_ahead(self):
+        """Has compiled, in a thread, what the first tasks run under the first control."""
+        settings, first = self.settings, len(self.settings.network.tasks)
+        control = CONTROLS[settings.controls[0]]
+        freezes = "pathnet" in settings.controls
+        shapes = [
+            (
+                settings.B if settings.is_fair(task) and not control.fixed_size else 1,
+                freezes and task > 0,
+            )
+            for task in range(first, min(first + 2, len(settings.tasks)))
+        ]
+        self.net_of(control).compile_ahead(*dict.fromkeys(shapes))
 
     def _choose_display(self):
         settings = self.settings
@@ -347,10 +361,13 @@ class Repeat:
             return Learning(
                 task, state.population, state.generation, state.curve, state.seconds
             )
+        settings, kept = self._settings, self._fixed_path
+        if settings.fixed_path_random:
+            kept = np.zeros_like(kept)
         paths = [outcome.last.path for outcome in self.outcomes]
         started = time.monotonic()
         population = self._control.population(
-            self._net, self.seed, self._fixed_path, paths, self._settings.candi
+            self._net, self.seed, kept, paths, settings.candi, settings.replacement
         )
         return Learning(task, population, seconds=time.monotonic() - started)
 
@@ -369,10 +386,19 @@ class Repeat:
                 task,
                 number,
                 self._fixed_path,
-                training.T * training.batch_num,
-                settings.is_fair,
+                generation,
+                images=training.T * training.batch_num,
+                fair=settings.is_fair(number),
+                in_order=settings.in_order,
+                selects_by_test=settings.selects_by_test(number),
             ),
-            pathnet.mutation_rule(settings.mutation, grid.L, grid.N),
+            pathnet.mutation_rule(
+                settings.mutation,
+                grid.L,
+                grid.N,
+                settings.paths,
+                settings.mutation_rate,
+            ),
         )
 
     def _check_is_finite(self, task, generation, *values):
@@ -408,6 +434,7 @@ class Repeat:
             ),
             seconds=learning.seconds(),
             curve=learning.curve,
+            selected_by_test=self._settings.selects_by_test(number),
         )
         earlier = [
             self._net.accuracy(o.last.active, o.task.test.images, o.task.test.labels, k)

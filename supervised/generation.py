@@ -120,7 +120,7 @@ class Training:
     """How a generation trains.
 
     Attributes:
-      B: Candidates of a tournament.
+      B: candidates that are trained at once.
       T: mini-batches.
       batch_num: images of a mini-batch.
       learning_rate: of the optimizer.
@@ -257,33 +257,33 @@ class TrainablePathNet(pathnet.PathNet):
         )
         return correct / len(labels), loss
 
-    def compile_ahead(self, freezes: bool) -> None:
+    def compile_ahead(self, *shapes: tuple[int, bool]) -> None:
         """Compiles what `train` runs, in a thread beside what else there is to do.
 
         XLA compiles for shapes, and frozen modules change these. Generations that write
         nothing back do it, before there are parameters to speak of.
 
         Args:
-          freezes: whether paths will be frozen: then it compiles for both cases.
+          shapes: (B, whether a path is frozen) each, in the order in which they will be
+            needed.
         """
         grid, training = self.grid, self.training
         images = np.zeros([training.T * training.batch_num, grid.inputs], np.uint8)
         fixed_path = np.zeros([grid.L, grid.M], np.float32)
         feed = {
-            self.geopath: np.zeros([training.B, grid.L, grid.M], np.float32),
-            self.fixed_path: fixed_path,
             self.images: images,
             self.labels: np.zeros(len(images), np.int32),
             self.task: 0,
         }
         one_module = fixed_path.copy()
         one_module[:, 0] = 1
-        correct, *_ = self._generations[training.B]
 
         def compile_each():
-            self.session.run(correct, feed)
-            if freezes:
-                self.session.run(correct, feed | {self.fixed_path: one_module})
+            for B, is_frozen in shapes:
+                correct, *_ = self._generations[B]
+                feed[self.geopath] = np.zeros([B, grid.L, grid.M], np.float32)
+                feed[self.fixed_path] = one_module if is_frozen else fixed_path
+                self.session.run(correct, feed)
 
         threading.Thread(target=compile_each).start()
 

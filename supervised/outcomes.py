@@ -22,6 +22,8 @@ class Outcome:
       accuracy_test: of that path on held-out images, when the task ended.
       seconds: wall-clock time of its generations.
       curve: {"generation": [...], "fitness": [...]}, the winners'.
+      selected_by_test: whether the held-out images have selected the winners, so that
+        they are not unseen.
     """
 
     task: Task
@@ -31,6 +33,7 @@ class Outcome:
     accuracy_test: float
     seconds: float
     curve: dict
+    selected_by_test: bool = False
 
     @property
     def generations(self) -> int:
@@ -43,7 +46,7 @@ class Outcome:
 
     def entry(self) -> dict:
         """What results.jsonl holds of it."""
-        return {
+        entry = {
             "name": self.task.name,
             "generations": self.generations,
             "converged": self.converged,
@@ -54,6 +57,7 @@ class Outcome:
             "seconds": round(self.seconds, 3),
             "curve": self.curve,
         }
+        return entry | ({"selected_by": "test"} if self.selected_by_test else {})
 
     def report(self, number: int, fixed_path: np.ndarray) -> str:
         """How the task ended, for people, with its path as a grid.
@@ -92,4 +96,5 @@ def from_network(task: Task, entry: dict, active: np.ndarray) -> Outcome:
         entry["accuracy_test"],
         entry["seconds"],
         entry["curve"],
+        entry.get("selected_by") == "test",
     )

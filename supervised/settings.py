@@ -8,6 +8,7 @@ import dataclasses
 import os
 import re
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -25,6 +26,11 @@ PATHS = (*DATA_DIRS, "save_dir", "load_dir")
 # Flags that may be given again, with other values, when a run is resumed.
 CHANGED_BY_RESUME = (*DATA_DIRS, "save_dir", "checkpoint_seconds")
 
+NOISES = ("salt", "salt_and_pepper", "none")
+# How candidates are trained, and what selects the winner.
+TOURNAMENTS = ("fair", "sequential")
+SELECTIONS = ("train", "test")
+
 CIFAR_SVHN_TITLES = {"cifar10": "CIFAR-10", "svhn": "SVHN"}
 
 
@@ -40,13 +46,19 @@ class Settings:
       grid: arguments of `pathnet.Grid`, but for those that follow from the data.
       training: how a generation trains.
       candi: paths in the population. B: candidates of a tournament.
-      is_fair: whether candidates are trained alike, or one after the other.
-      mutation: one of `pathnet.MUTATIONS`.
+      tournaments: of each task, one of TOURNAMENTS; see `of_task`.
+      selections: of each task, one of SELECTIONS; see `of_task`.
+      mutation: one of `pathnet.MUTATIONS`. mutation_rate: in place of its own, or None.
+      paths: one of `pathnet.PATHS`.
+      replacement: whether the modules of new paths are drawn with replacement.
+      fixed_path_random: whether frozen modules are initialized again with every task.
+      in_order: whether mini-batches follow the order of the data, or are drawn at random.
       stop_accuracy: training accuracy of a winner that ends a task.
       max_steps: most generations a task.
       seed: of the first repeat; the next has the next. runs: number of seeds.
       controls: names of the controls, each of which every seed is learned with.
-      noise: one of `datasets.NOISES`, or None where the script adds none.
+      noise: one of NOISES, or None where the script adds none.
+      noise_shares: of each task, the share of pixels with noise; see `of_task`.
       fake_data: whether data are generated.
       data_dirs: folder of each data set, by name, or None.
       log_dir: folder in which the run makes its own.
@@ -68,14 +80,21 @@ class Settings:
     training: generation.Training
     candi: int
     B: int
-    is_fair: bool
+    tournaments: tuple
+    selections: tuple
     mutation: str
+    mutation_rate: float | None
+    paths: str
+    replacement: bool
+    fixed_path_random: bool
+    in_order: bool
     stop_accuracy: float
     max_steps: int
     seed: int
     runs: int
     controls: list
     noise: str | None
+    noise_shares: tuple
     fake_data: bool
     data_dirs: dict
     log_dir: str
@@ -87,6 +106,19 @@ class Settings:
     save_dir: str | None
     flags: dict
     may_differ: list
+
+    def is_fair(self, number: int) -> bool:
+        """Whether candidates of a task, from 0 on, are trained alike."""
+        return of_task(self.tournaments, number) == "fair"
+
+    def selects_by_test(self, number: int) -> bool:
+        """Whether held-out images select the winners of a task, from 0 on."""
+        return of_task(self.selections, number) == "test"
+
+
+def of_task(values: tuple, number: int) -> Any:
+    """The value for a task, from 0 on; the last one is for all tasks that follow, too."""
+    return values[min(number, len(values) - 1)]
 
 
 # --------------------------------------------------------------------------------------
@@ -116,10 +148,21 @@ def define_binary_mnist_flags() -> None:
         flags.DEFINE_enum(
             "noise",
             "salt",
-            ["salt", "salt_and_pepper", "none"],
-            "Noise on half of the pixels, drawn once a repeat: salt makes them brighter "
+            NOISES,
+            "Noise on a share of the pixels, drawn once a repeat: salt makes them brighter "
             "by [0.5, 1), salt_and_pepper makes them black or white.",
         )
+        flags.DEFINE_string(
+            "noise_share",
+            "0.5",
+            "Share of the pixels that have noise: one number, or one for each task and "
+            "all that follow, such as 0.5,0.1 as the early system was run.",
+        )
+    flags.register_validator(
+        "noise_share",
+        lambda v: all(map(_is_share, v.split(","))),
+        "must be a number from 0 to 1, or one for each task, such as 0.5,0.1",
+    )
     for first, second in (("a1", "a2"), ("b1", "b2")):
         flags.register_multi_flags_validator(
             [first, second],
@@ -257,6 +300,13 @@ def _define_grid_flags(M, N, centred):
             "them.",
         )
         flags.DEFINE_bool(
+            "fixed_path_random",
+            False,
+            "Whether frozen modules are initialized again when the next task begins, as "
+            "the early system was run: what is frozen is then random, and what was "
+            "learned is lost.",
+        )
+        flags.DEFINE_bool(
             "centred",
             centred,
             "Whether pixels are scaled to [-0.5, 0.5], or to [0, 1].",
@@ -276,20 +326,51 @@ def _define_evolution_flags():
         flags.DEFINE_integer(
             "B", 2, "Number of candidates that a tournament compares.", lower_bound=2
         )
-        flags.DEFINE_enum(
+        flags.DEFINE_string(
             "tournament",
             "fair",
-            ["fair", "sequential"],
             "How candidates are trained: fair starts all of them from the same parameters "
             "and shows them the same mini-batches; sequential trains one after the other "
-            "on the same parameters, and all changes persist.",
+            "on the same parameters, and all changes persist. One for each task and all "
+            "that follow: fair,sequential, as the early system was run.",
+        )
+        flags.DEFINE_string(
+            "select_by",
+            "train",
+            "What selects the winner: train, its mean accuracy on the mini-batches; test, "
+            "in sequential tournaments, its accuracy on held-out images, which then are "
+            "not unseen. One for each task and all that follow: train,test, as the early "
+            "system was run.",
         )
         flags.DEFINE_enum(
             "mutation",
             "uniform",
             list(pathnet.MUTATIONS),
             "How a gene moves: uniform by -2 to 2 with probability 1/(L*N), drift by -4 "
-            "to -1 with twice that probability.",
+            "to -1 with twice that probability; neighbour, as the early system was run, by "
+            "-1 to 1 with one and a half times that probability, and what leaves the grid "
+            "is dropped.",
+        )
+        flags.DEFINE_float(
+            "mutation_rate",
+            None,
+            "Probability that a gene moves, in place of that of the mutation.",
+            0,
+            1,
+        )
+        flags.DEFINE_enum(
+            "paths",
+            "genes",
+            list(pathnet.PATHS),
+            "What a path is: genes, N of a layer, which part again after they have met on "
+            "a module; or sets of modules, in which modules that meet are one from then "
+            "on.",
+        )
+        flags.DEFINE_bool(
+            "draw_with_replacement",
+            False,
+            "Whether the modules of new paths are drawn with replacement, as the early "
+            "system was run, or are N different ones.",
         )
         flags.DEFINE_list(
             "control",
@@ -303,6 +384,25 @@ def _define_evolution_flags():
         ["B", "candi"],
         lambda f: f["B"] <= f["candi"],
         "B candidates are drawn from candi: B may not exceed candi",
+    )
+    for name, choices in (("tournament", TOURNAMENTS), ("select_by", SELECTIONS)):
+        flags.register_validator(
+            name,
+            lambda v, choices=choices: set(v.split(",")) <= set(choices),
+            f"must be one of <{'|'.join(choices)}>, or one for each task, such as "
+            f"{','.join(choices)}",
+        )
+    flags.register_multi_flags_validator(
+        ["select_by", "tournament"],
+        lambda f: _select_in_sequence(f["select_by"], f["tournament"]),
+        "held-out images select in sequential tournaments only: add "
+        "--tournament=sequential, or --tournament=fair,sequential",
+    )
+    flags.register_multi_flags_validator(
+        ["mutation", "paths"],
+        lambda f: (f["mutation"], f["paths"]) != ("neighbour", "genes"),
+        "a module that leaves the grid is dropped, which needs a set of them: add "
+        "--paths=sets",
     )
     flags.register_validator(
         "control",
@@ -318,6 +418,13 @@ def _define_training_flags(learning_rate, writeback):
         )
         flags.DEFINE_integer(
             "batch_num", 16, "Number of images of a mini-batch.", lower_bound=1
+        )
+        flags.DEFINE_enum(
+            "mini_batches",
+            "random",
+            ["random", "in_order"],
+            "Which images a generation is trained on: drawn at random; or in the order of "
+            "the data, those after the generation before, as the early system was run.",
         )
         flags.DEFINE_float(
             "learning_rate", learning_rate, "Learning rate of the optimizer."
@@ -343,10 +450,28 @@ def _define_training_flags(learning_rate, writeback):
     flags.register_multi_flags_validator(
         ["optimizer", "writeback", "tournament"],
         lambda f: (
-            (f["optimizer"], f["writeback"], f["tournament"]) != ("adam", "sum", "fair")
+            (f["optimizer"], f["writeback"]) != ("adam", "sum")
+            or "fair" not in f["tournament"].split(",")
         ),
         "Adam's state cannot be summed over candidates: add --writeback=winner or "
         "--writeback=merge",
+    )
+
+
+def _is_share(text):
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
+
+
+def _select_in_sequence(select_by, tournament):
+    """Whether no task is selected by held-out images in fair tournaments."""
+    selections, tournaments = select_by.split(","), tournament.split(",")
+    return all(
+        of_task(selections, number) == "train"
+        or of_task(tournaments, number) == "sequential"
+        for number in range(max(len(selections), len(tournaments)))
     )
 
 
@@ -508,14 +633,21 @@ def _read(script, is_task, more, data_dirs):
         training=_training(),
         candi=FLAGS.candi,
         B=FLAGS.B,
-        is_fair=FLAGS.tournament == "fair",
+        tournaments=tuple(FLAGS.tournament.split(",")),
+        selections=tuple(FLAGS.select_by.split(",")),
         mutation=FLAGS.mutation,
+        mutation_rate=FLAGS.mutation_rate,
+        paths=FLAGS.paths,
+        replacement=FLAGS.draw_with_replacement,
+        fixed_path_random=FLAGS.fixed_path_random,
+        in_order=FLAGS.mini_batches == "in_order",
         stop_accuracy=FLAGS.stop_accuracy,
         max_steps=FLAGS.max_steps,
         seed=FLAGS.seed,
         runs=FLAGS.runs,
         controls=FLAGS.control,
         noise=recorded.get("noise"),
+        noise_shares=tuple(map(float, recorded.get("noise_share", "0").split(","))),
         fake_data=FLAGS.fake_data,
         data_dirs=data_dirs(),
         log_dir=FLAGS.log_dir,
@@ -533,7 +665,7 @@ def _read(script, is_task, more, data_dirs):
 def _training():
     return generation.Training(
         # In a sequential tournament a candidate is trained alone.
-        B=FLAGS.B if FLAGS.tournament == "fair" else 1,
+        B=FLAGS.B if "fair" in FLAGS.tournament.split(",") else 1,
         T=FLAGS.T,
         batch_num=FLAGS.batch_num,
         learning_rate=FLAGS.learning_rate,

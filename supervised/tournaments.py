@@ -31,11 +31,14 @@ class Trained(NamedTuple):
     Attributes:
       fitness: float [B], mean training accuracy. loss: float [B], mean cross-entropy.
       batches: int [B, images], which training images each of them was trained on.
+      selection: float [B], what selects the winner: the fitness, or the accuracy on
+        held-out images.
     """
 
     fitness: np.ndarray
     loss: np.ndarray
     batches: np.ndarray
+    selection: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,17 +76,33 @@ class Trainer:
     Attributes:
       net: the grid. task: what is learned. number: of the task, from 0 on.
       fixed_path: binary [L, M], the frozen modules.
+      generation: number of the generation, from 1 on.
       images: of the mini-batches of one generation.
       fair: whether all candidates start from the same parameters and see the same
         mini-batches, or are trained one after the other on what those before them left.
+      in_order: whether a generation takes the training images that follow those of the
+        one before, again from the first one after the last, or draws them at random.
+      selects_by_test: whether the winner is selected by its accuracy on the held-out
+        images, measured when it has been trained.
+
+    Raises:
+      ValueError: held-out images are to select among candidates that are trained alike:
+        what each of them has become is not kept until all are trained.
     """
 
     net: TrainablePathNet
     task: Task
     number: int
     fixed_path: np.ndarray
+    generation: int
     images: int
     fair: bool
+    in_order: bool = False
+    selects_by_test: bool = False
+
+    def __post_init__(self):
+        if self.fair and self.selects_by_test:
+            raise ValueError("held-out images select in sequential tournaments only")
 
     def train(self, rng: np.random.Generator, geopaths: np.ndarray) -> Trained:
         """Trains candidates, binary [B, L, M]."""
@@ -94,7 +113,7 @@ class Trainer:
 
     def _train_alike(self, rng, geopaths):
         split = self.task.train
-        batches = rng.choice(len(split.labels), self.images, replace=False)
+        batches = self._mini_batches(rng, len(split.labels))
         fitness, loss = self.net.train(
             geopaths,
             split.images.take(batches, 0),
@@ -102,7 +121,21 @@ class Trainer:
             self.number,
             self.fixed_path,
         )
-        return Trained(fitness, loss, np.tile(batches, (len(geopaths), 1)))
+        selection = fitness
+        if self.selects_by_test:
+            selection = np.array([self._test_accuracy(g) for g in geopaths])
+        return Trained(fitness, loss, np.tile(batches, (len(geopaths), 1)), selection)
+
+    def _mini_batches(self, rng, count):
+        if self.in_order:
+            first = (self.generation - 1) * self.images
+            return (first + np.arange(self.images)) % count
+        return rng.choice(count, self.images, replace=False)
+
+    def _test_accuracy(self, geopath):
+        active = self.net.grid.active(geopath, self.fixed_path)
+        test = self.task.test
+        return self.net.accuracy(active, test.images, test.labels, self.number)
 
 
 class Tournament:
@@ -145,20 +178,21 @@ class Tournament:
         return self._paths
 
     def train(self, paths: np.ndarray) -> np.ndarray:
-        """Trains paths, int [B, L, N]; returns their fitness, float [B].
+        """Trains paths, int [B, L, N]; returns what selects among them, float [B].
 
-        Fitness is the mean training accuracy over the mini-batches of the generation.
+        That is their fitness, the mean training accuracy over the mini-batches of the
+        generation, unless held-out images select.
         """
         self._expect("train", "overwrite_losers")
         self._geopaths = pathnet.to_geopath(paths, self._trainer.net.grid.M)
         self._trained = self._trainer.train(self._rng, self._geopaths)
-        return self._trained.fitness
+        return self._trained.selection
 
     def overwrite_losers(self, fitness: np.ndarray) -> None:
         """Overwrites all drawn paths but the fittest with mutated copies of it.
 
         Args:
-          fitness: float [B]; ties go to the first.
+          fitness: float [B], as `train` returned it; ties go to the first.
         """
         self._expect("overwrite_losers", None)
         self._population[self._drawn], self._winner = pathnet.overwrite_losers(

@@ -258,6 +258,13 @@ def test_the_result_says_how_it_came_about(default_run):
         "B": 2,
         "tournament": "fair",
         "mutation": "uniform",
+        "paths": "genes",
+        "mutation_rate": None,
+        "draw_with_replacement": False,
+        "select_by": "train",
+        "mini_batches": "random",
+        "fixed_path_random": False,
+        "noise_share": "0.5",
         "T": 50,
         "batch_num": 16,
         "optimizer": "sgd",
@@ -568,19 +575,30 @@ def test_help_names_every_flag(scripts, cwd, default_run):
     assert not list(cwd.iterdir())
 
 
-@pytest.mark.parametrize("preset", ["published", "early", "paper"])
+@pytest.mark.parametrize("preset", ["published", "early", "early_as_run", "paper"])
 def test_presets_name_whole_systems(scripts, cwd, preset):
     flagfile = f"--flagfile={scripts.root}/presets/{preset}.flags"
     size = "--T=4", "--max_steps=2", "--filt=10"
     result = learned_by(scripts, cwd, flagfile, *size)
     chosen = {
-        "published": ("sequential", "drift", "mixed", "sgd", True),
-        "early": ("fair", "uniform", "linear", "adam", True),
-        "paper": ("fair", "uniform", "linear", "sgd", False),
+        "published": ("sequential", "drift", "sets", "mixed", "sgd", True),
+        "early": ("fair", "uniform", "genes", "linear", "adam", True),
+        "early_as_run": (
+            "fair,sequential",
+            "neighbour",
+            "sets",
+            "linear",
+            "adam",
+            False,
+        ),
+        "paper": ("fair", "uniform", "genes", "linear", "sgd", False),
     }
-    names = "tournament", "mutation", "module_kinds", "optimizer", "fixed_path_active"
+    names = "tournament", "mutation", "paths", "module_kinds", "optimizer"
+    names += ("fixed_path_active",)
     assert tuple(result["flags"][name] for name in names) == chosen[preset]
     assert [task["generations"] for task in result["tasks"]] == [2, 2]
+    selected = [task.get("selected_by", "train") for task in result["tasks"]]
+    assert ",".join(selected) == ("train,test" if "as_run" in preset else "train,train")
 
 
 def test_the_held_out_curve_can_have_a_point_a_generation(scripts, cwd):
@@ -622,6 +640,15 @@ def test_a_task_more_on_a_saved_network_is_as_if_all_were_one_run(scripts, cwd):
         line for line in whole.lines if re.match(r"Task \d, ", line)
     ]
     assert (cwd / "three" / "paths.png").is_file()
+
+
+def test_a_network_whose_frozen_path_is_random_says_so(scripts, cwd):
+    flags = "--fixed_path_random", "--save_dir=net", "--record=results"
+    finished = succeeded(scripts.fork(cwd, SCRIPT, *TINY, *flags))
+    assert "unchanged" not in finished.stdout
+    assert "as its modules were initialized again" in finished.stdout
+    shown = succeeded(scripts.fork(cwd, "pathnet.py", "show", "net"))
+    assert "Every task but the last: its modules were initialized again" in shown.stdout
 
 
 @pytest.fixture(scope="module")
@@ -734,6 +761,17 @@ BAD_FLAGS = {
     "--record=some": ["record=some", "results"],
     "--tournament=unfair": ["tournament=unfair", "sequential"],
     "--mutation=none": ["mutation=none", "drift"],
+    "--paths=lists": ["paths=lists", "genes", "sets"],
+    "--tournament=": ["tournament=", "fair,sequential"],
+    "--select_by=luck": ["select_by=luck", "train", "test"],
+    "--select_by=test": ["select_by=test", "--tournament=sequential"],
+    "--select_by=train,test": ["select_by=train,test", "--tournament=fair,sequential"],
+    "--mutation=neighbour": ["mutation=neighbour", "--paths=sets"],
+    "--mutation_rate=1.5": ["mutation_rate=1.5"],
+    "--mini_batches=sorted": ["mini_batches=sorted", "in_order"],
+    "--noise_share=10": ["noise_share=10", "from 0 to 1"],
+    "--noise_share=0.5,": ["noise_share=0.5,", "from 0 to 1"],
+    "--noise_share=nan": ["noise_share=nan"],
     "--module_kinds=conv": ["module_kinds=conv", "linear"],
     "--optimizer=rmsprop": ["optimizer=rmsprop", "adam"],
     "--optimizer=adam": ["optimizer=adam", "writeback=sum", "--writeback=winner"],

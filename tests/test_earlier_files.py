@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from common import commandline, results
+from common.commandline import LEARNING, NETWORK
+from reports import tables
+from supervised.settings import define_binary_mnist_flags
+
 pytestmark = pytest.mark.slow
 
 EARLIER = Path(__file__).parent / "earlier"
@@ -54,6 +59,22 @@ def test_a_run_to_resume(scripts, files):
     for task, other in zip(resumed["tasks"], whole["tasks"]):
         assert task["path"] == other["path"]
         assert task["curve"] == other["curve"]
+
+
+def test_flags_that_were_added_later_are_as_before(files):
+    """A file names none of them; results of today's default are of the same setting."""
+    held = json.loads((files / "results.jsonl").read_text())
+    (read,) = results.read([files / "results.jsonl"])
+    assert held["flags"].items() <= read["flags"].items()
+    decided = commandline.decided_by(define_binary_mnist_flags)
+    settings = {name for name, what in decided.items() if what in (NETWORK, LEARNING)}
+    assert settings <= read["flags"].keys()
+    now = {"mutation_rate": None, "paths": "genes", "draw_with_replacement": False}
+    now |= {"select_by": "train", "mini_batches": "random", "noise_share": "0.5"}
+    now |= {"fixed_path_random": False}
+    assert read["flags"] == held["flags"] | now
+    today = read | {"seed": 1, "flags": held["flags"] | now}
+    assert list(tables.by_setting([read, today], ["seed"])) == [""]
 
 
 def test_results_to_tabulate_and_draw(scripts, files):

@@ -69,6 +69,28 @@ def test_random_paths_refuse_more_modules_than_there_are():
         pathnet.random_paths(np.random.default_rng(0), 1, 2, 3, 4)
 
 
+@no_deadline
+@given(seed=seeds, shape=shapes(), count=st.integers(1, 8))
+def test_random_paths_with_replacement(seed, shape, count):
+    L, M, N = shape
+    paths = pathnet.random_paths(np.random.default_rng(seed), count, L, M, N, True)
+    assert paths.shape == (count, L, N)
+    assert paths.dtype == np.int64
+    assert paths.min() >= 0 and paths.max() < M
+
+
+def test_random_paths_with_replacement_are_uniform_and_independent():
+    """Bounds are 5.5 sigma."""
+    count, M = 60_000, 6
+    rng = np.random.default_rng(0)
+    paths = pathnet.random_paths(rng, count, 2, M, 3, replacement=True)
+    pairs = [paths[:, 0, 0] * M + paths[:, 0, 1], paths[:, 0, 0] * M + paths[:, 1, 0]]
+    sigma = np.sqrt(count / M**2 * (1 - 1 / M**2))
+    for drawn in pairs:
+        times = np.bincount(drawn, minlength=M**2)
+        assert np.abs(times - count / M**2).max() < 5.5 * sigma
+
+
 def path_arrays(M):
     leading = st.lists(st.integers(1, 4), max_size=2).map(tuple)
     shape = st.tuples(leading, st.integers(1, 4), st.integers(1, 4))
@@ -130,6 +152,118 @@ def test_mutation_statistics(options, rate, offsets):
     moving = probability * (len(offsets) - 1)
     both = np.mean((moves[:, 0, 0] != 0) & (moves[:, 0, 1] != 0))
     assert abs(both - moving**2) < 5.5 * np.sqrt(moving**2 / count)
+
+
+# ---- Paths as sets ----
+
+steps = st.tuples(st.integers(-4, 4), st.integers(-4, 4)).map(sorted)
+
+
+@no_deadline
+@given(
+    seed=seeds, M=st.integers(1, 12), rate=st.floats(0, 1), step=steps, data=st.data()
+)
+def test_modules_of_a_set_that_have_met_stay_together(seed, M, rate, step, data):
+    paths = data.draw(path_arrays(M))
+    rule = {"rate": rate, "low": step[0], "high": step[1], "as_sets": True}
+    mutant = pathnet.mutate(np.random.default_rng(seed), paths, M, **rule)
+    assert mutant.shape == paths.shape and mutant.dtype == np.int64
+    assert mutant.min() >= 0 and mutant.max() < M
+    together = paths[..., :, None] == paths[..., None, :]
+    assert np.all((mutant[..., :, None] == mutant[..., None, :])[together])
+    before, after = (pathnet.to_geopath(p, M).sum(-1) for p in (paths, mutant))
+    assert np.all(after <= before)
+
+
+@no_deadline
+@given(seed=seeds, shape=shapes(), count=st.integers(1, 4), step=steps)
+def test_different_modules_of_a_set_move_as_genes_do(seed, shape, count, step):
+    L, M, N = shape
+    paths = pathnet.random_paths(np.random.default_rng(seed), count, L, M, N)
+    rule = {"rate": 0.5, "low": step[0], "high": step[1]}
+    as_genes = pathnet.mutate(np.random.default_rng(seed), paths, M, **rule)
+    as_sets = pathnet.mutate(
+        np.random.default_rng(seed), paths, M, as_sets=True, **rule
+    )
+    assert np.array_equal(as_genes, as_sets)
+
+
+def plain_set_mutation(rng, paths, M, rate, low, high, drops):
+    """The same on Python sets: a list of L sets for each path of [count, L, N]."""
+    moves = rng.random(paths.shape) < rate
+    offsets = rng.integers(low, high, size=paths.shape, endpoint=True)
+    mutants = []
+    for number, path in enumerate(paths.tolist()):
+        mutant = []
+        for layer, genes in enumerate(path):
+            moved = set()
+            for module in set(genes):
+                gene = genes.index(module)  # its draws count for the module
+                move = moves[number, layer, gene] * offsets[number, layer, gene]
+                moved.add(module + int(move))
+            on_grid = {module for module in moved if 0 <= module < M}
+            if not (drops and on_grid):
+                on_grid = {min(max(module, 0), M - 1) for module in moved}
+            mutant.append(on_grid)
+        mutants.append(mutant)
+    return mutants
+
+
+@no_deadline
+@given(
+    seed=seeds,
+    shape=shapes(),
+    count=st.integers(1, 4),
+    rate=st.floats(0, 1),
+    step=steps,
+    drops=st.booleans(),
+)
+def test_sets_are_those_of_a_plain_mutation(seed, shape, count, rate, step, drops):
+    L, M, N = shape
+    paths = np.random.default_rng(seed).integers(0, M, (count, L, N))
+    rule = {"rate": rate, "low": step[0], "high": step[1], "drops": drops}
+    mutants = pathnet.mutate(
+        np.random.default_rng(seed), paths, M, as_sets=True, **rule
+    )
+    expected = plain_set_mutation(np.random.default_rng(seed), paths, M, **rule)
+    assert [[set(genes) for genes in path] for path in mutants.tolist()] == expected
+
+
+def test_each_module_of_a_set_moves_as_often_as_a_gene():
+    """However many genes name it; bounds are 5.5 sigma."""
+    count, rate = 50_000, 0.3
+    start = np.tile([50, 60, 50, 50], (count, 1, 1))
+    rule = {"rate": rate, "low": 1, "high": 2, "as_sets": True}
+    moved = pathnet.mutate(np.random.default_rng(4), start, 100, **rule) - start
+    sigma = np.sqrt(count * rate * (1 - rate))
+    for gene in range(4):
+        assert abs(np.sum(moved[..., gene] != 0) - count * rate) < 5.5 * sigma
+    both = np.mean((moved[..., 0] != 0) & (moved[..., 1] != 0))
+    assert abs(both - rate**2) < 5.5 * np.sqrt(rate**2 / count)  # independent
+
+
+def test_a_set_moves_to_neighbours_as_the_early_system_did():
+    """As often as integers cut from [-2, 2) at a rate of 2/(L*N); bounds are 5.5 sigma."""
+    L, N, count = 3, 4, 50_000
+    start = np.tile(np.arange(20, 60, 10), (count, L, 1))
+    rule = pathnet.mutation_rule("neighbour", L, N, "sets")
+    moves = pathnet.mutate(np.random.default_rng(5), start, 100, **rule) - start
+    rng = np.random.default_rng(6)
+    hit = (rng.random(start.shape) * L * N).astype(int) <= 1
+    expected = hit * (rng.random(start.shape) * 4 - 2).astype(int)
+    assert set(np.unique(moves)) == set(np.unique(expected)) == {-1, 0, 1}
+    for offset in (-1, 1):
+        numbers = [np.sum(drawn == offset) for drawn in (moves, expected)]
+        assert abs(numbers[0] - numbers[1]) < 5.5 * np.sqrt(sum(numbers))
+
+
+def test_modules_that_leave_the_grid_are_dropped():
+    paths = np.array([[[0, 3, 2], [0, 0, 0]]])
+    rule = {"rate": 1, "as_sets": True, "drops": True}
+    down = pathnet.mutate(np.random.default_rng(0), paths, 4, low=-1, high=-1, **rule)
+    assert down.tolist() == [[[2, 2, 1], [0, 0, 0]]]  # one module always stays
+    up = pathnet.mutate(np.random.default_rng(0), paths, 4, low=1, high=1, **rule)
+    assert up.tolist() == [[[1, 1, 3], [1, 1, 1]]]
 
 
 @no_deadline
@@ -254,6 +388,10 @@ def test_mutation_rules():
     drift = pathnet.mutation_rule("drift", 3, 4)
     assert drift == {"rate": 2 / 12, "low": -4, "high": -1}
     assert pathnet.mutation_rule("drift", 1, 1)["rate"] == 1
+    assert pathnet.mutation_rule("neighbour", 1, 1, "sets")["rate"] == 1
+    assert pathnet.mutation_rule("drift", 3, 4, rate=0.25) == drift | {"rate": 0.25}
+    assert pathnet.mutation_rule("uniform", 3, 4, "sets") == {"as_sets": True}
+    assert pathnet.mutation_rule("drift", 3, 4, "sets") == drift | {"as_sets": True}
 
 
 # ---- Modules ----
@@ -303,6 +441,7 @@ def test_active_modules(forced):
         lambda: replace(SMALL, module_kinds="skip"),
         lambda: pathnet.module_kinds(3, 5, "residual"),
         lambda: pathnet.mutation_rule("gaussian", 3, 4),
+        lambda: pathnet.mutation_rule("drift", 3, 4, "lists"),
         lambda: PathNet(SMALL, "rmsprop"),
     ],
 )
@@ -315,7 +454,8 @@ def test_choices_keep_their_order():
     """The first is the default's neighbour in --help, whatever is added at the end."""
     assert list(pathnet.AGGREGATIONS) == ["average", "sum", "last_average"]
     assert list(pathnet.MIXTURES) == ["mixed", "linear"]
-    assert list(pathnet.MUTATIONS) == ["uniform", "drift"]
+    assert list(pathnet.MUTATIONS) == ["uniform", "drift", "neighbour"]
+    assert list(pathnet.PATHS) == ["genes", "sets"]
 
 
 def test_a_kind_that_no_network_uses_changes_none(monkeypatch):

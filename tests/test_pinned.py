@@ -29,7 +29,7 @@ SHORT = ("--T=10", "--max_steps=4", "--record=results")
 # Name -> script and flags; DATA is a folder of small CIFAR-10 and SVHN files.
 CASES = {
     "default": (MNIST, "--max_steps=30"),
-    "published": (MNIST, "--flagfile=presets/published.flags", *SHORT),
+    "published": (MNIST, "--flagfile=presets/published.flags", "--paths=genes", *SHORT),
     "early": (MNIST, "--flagfile=presets/early.flags", *SHORT),
     "cifar_svhn": (CIFAR_SVHN, *SHORT, "--data_dir=DATA"),
 }  # fmt: skip

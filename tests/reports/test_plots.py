@@ -167,6 +167,16 @@ def test_accuracies_of_one_repeat_have_no_errors(panels_of):
         assert written_on(panel) == ["90.00", "50.00"]
 
 
+def test_accuracies_say_where_held_out_images_have_selected(panels_of):
+    found = learned("1v3", "1v2", fitness=0.9, accuracy_test=0.5)
+    found["tasks"][1]["selected_by"] = "test"
+    said = [
+        [label.get_text() for label in panel.get_xticklabels()][1]
+        for panel in panels_of(plots.plot_accuracies, [found])
+    ]
+    assert said == ["held-out images", "held-out images\n(winners selected by them)"]
+
+
 # How often modules are used
 
 

@@ -134,6 +134,21 @@ def test_tables_of_tasks_that_were_learned_first_and_later():
     ]
 
 
+def test_tables_say_where_held_out_images_have_selected():
+    found = repeat("a", "b", (10, 20)) | {"seed": 0}
+    found["tasks"][1]["selected_by"] = "test"
+    for row in cells(tables.generations_table([found])):
+        assert row[-1] == ("95.00" if row[0] == "a" else "95.00 (selected by it)")
+    for task in found["tasks"]:
+        task["converged"] = True
+    for row in cells(tables.control_table([found])):
+        assert row[-1].endswith("by it)") == (row[0] == "2: b")
+    for task in found["tasks"]:
+        task["modules_so_far"] = 9
+    heading = tables.retention_table([found | {"retention": [[1], [1, 1]]}])
+    assert heading.startswith("| held-out % on | a | b (selected by it) | generations")
+
+
 def cells(table):
     """The cells of a Markdown table's rows, without its heading."""
     return [

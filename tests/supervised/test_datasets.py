@@ -616,9 +616,9 @@ def test_noise_keeps_the_form_and_the_input(images, noise, seed):
 MANY = (1000, 1000)
 
 
-def noisy_levels(level, noise):
+def noisy_levels(level, noise, share=0.5):
     images = np.full(MANY, level, np.uint8)
-    return datasets.add_noise(images, noise, np.random.default_rng(0))
+    return datasets.add_noise(images, noise, np.random.default_rng(0), share)
 
 
 def test_salt_is_uniform_from_one_half_to_one():
@@ -644,6 +644,15 @@ def test_salt_and_pepper_shares():
     levels, counts = np.unique(noisy, return_counts=True)
     assert levels.tolist() == [0, 100, 255]
     assert counts / noisy.size == pytest.approx([0.25, 0.5, 0.25], abs=0.003)
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 1])
+def test_a_share_of_the_pixels_has_noise(share):
+    noisy = noisy_levels(100, "salt_and_pepper", share)
+    assert np.mean(noisy != 100) == pytest.approx(share, abs=0.003)
+    assert np.mean(noisy_levels(0, "salt", share) > 0) == pytest.approx(
+        share, abs=0.003
+    )
 
 
 @pytest.mark.parametrize("noise", ["salt", "salt_and_pepper"])

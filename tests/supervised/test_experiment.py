@@ -17,7 +17,7 @@ from supervised import datasets, experiment, generation
 from supervised.checkpoints import NoCheckpoints
 from supervised.controls import CONTROLS
 from supervised.outcomes import Outcome
-from supervised.settings import Settings
+from supervised.settings import Settings, of_task
 from supervised.streams import (
     FAKE_DATA,
     NOISE,
@@ -38,6 +38,12 @@ DEFAULTS = {
     "fixed_path_active": True,
     "tournament": "fair",
     "mutation": "uniform",
+    "paths": "genes",
+    "mutation_rate": None,
+    "draw_with_replacement": False,
+    "select_by": "train",
+    "mini_batches": "random",
+    "fixed_path_random": False,
     "optimizer": "sgd",
     "test_every": 10,
     "candi": 7,
@@ -77,10 +83,20 @@ def settings(tasks=("1v3", "1v2")):
     """The Settings that VALUES come to."""
     grid = "L", "M", "N", "filt", "aggregation", "centred", "module_kinds"
     training = "T", "batch_num", "learning_rate", "writeback", "optimizer"
-    same = "candi", "B", "mutation", "stop_accuracy", "max_steps", "seed", "runs"
-    same += "test_every", "resume", "save_dir", "log_dir"
+    same = (
+        "candi",
+        "B",
+        "mutation",
+        "mutation_rate",
+        "paths",
+        "stop_accuracy",
+        "max_steps",
+        "seed",
+        "runs",
+    )
+    same += "test_every", "resume", "save_dir", "log_dir", "fixed_path_random"
     v = vars(VALUES)
-    is_fair = v["tournament"] == "fair"
+    tournaments = tuple(v["tournament"].split(","))
     return Settings(
         script="trial",
         tasks=list(tasks),
@@ -88,11 +104,16 @@ def settings(tasks=("1v3", "1v2")):
         loaded_from=None,
         grid={name: v[name] for name in (*grid, "fixed_path_active")},
         training=generation.Training(
-            B=v["B"] if is_fair else 1, **{name: v[name] for name in training}
+            B=v["B"] if "fair" in tournaments else 1,
+            **{name: v[name] for name in training},
         ),
-        is_fair=is_fair,
+        tournaments=tournaments,
+        selections=tuple(v["select_by"].split(",")),
+        replacement=v["draw_with_replacement"],
+        in_order=v["mini_batches"] == "in_order",
         controls=v["control"],
         noise=None,
+        noise_shares=(0.5,),
         fake_data=False,
         data_dirs={},
         records=v["record"] == "all",
@@ -155,8 +176,8 @@ class RecordingNet:
     def parameters(self):
         return {"layer1/kernel": self.weights}
 
-    def compile_ahead(self, freezes):
-        pass
+    def compile_ahead(self, *shapes):
+        self.compiled_for = shapes
 
 
 def experiment_with(net, folder=None, small_net=None):
@@ -292,6 +313,156 @@ def test_frozen_modules_need_not_be_active(flags):
     np.testing.assert_array_equal(second.last.active, second.geopath)
     np.testing.assert_array_equal(net.trained[-1]["fixed_path"], net.initialized[1][2])
     assert net.initialized[1][2].any()
+
+
+# ---- The early system as it was run ----
+
+
+def test_what_holds_for_a_task_holds_for_all_that_follow():
+    assert [of_task(("fair", "sequential"), n) for n in range(3)] == [
+        "fair",
+        "sequential",
+        "sequential",
+    ]
+    assert of_task((0.5,), 7) == 0.5
+
+
+def test_tournaments_may_be_fair_in_the_first_task_alone(flags):
+    flags.tournament, flags.max_steps = "fair,sequential", 4
+    net = RecordingNet(lambda *_: [0.2, 0.6, 0.4])
+    repeat = repeat_on(net)
+    for _ in range(3):
+        learn(repeat, numbered_task())
+        repeat.freeze()
+    sizes = [
+        [len(c["geopaths"]) for c in net.trained if c["task"] == n] for n in range(3)
+    ]
+    assert sizes == [[flags.B] * 4, [1] * 4 * flags.B, [1] * 4 * flags.B]
+
+
+@pytest.mark.parametrize(
+    ("controls", "tournament", "shapes"),
+    [
+        (["pathnet"], "fair", [(3, False), (3, True)]),
+        (["scratch", "pathnet"], "fair", [(3, False), (3, True)]),
+        (["pathnet"], "fair,sequential", [(3, False), (1, True)]),
+        (["scratch"], "fair", [(3, False)]),
+        (["fixed_size"], "fair", [(1, False)]),
+    ],
+)
+def test_what_the_first_tasks_need_is_compiled_ahead(
+    flags, controls, tournament, shapes
+):
+    flags.control, flags.tournament = controls, tournament
+    net, small = RecordingNet(), RecordingNet()
+    experiment_with(net, small_net=small)._compile_ahead()
+    chosen = small if controls == ["fixed_size"] else net
+    assert list(chosen.compiled_for) == shapes
+
+
+def test_held_out_images_may_select_in_the_second_task(flags, capsys):
+    flags.tournament, flags.select_by = "fair,sequential", "train,test"
+    flags.max_steps = 1
+    fitness = [0.2, 0.6, 0.4]
+    net = RecordingNet(lambda task, number: [fitness[number - 1]] if task else fitness)
+    net.accuracies = iter([0.7, 0.3, 0.1, 0.8, 0.25, 0.75])
+    repeat = repeat_on(net)
+    for _ in range(2):
+        learn(repeat, numbered_task())
+        repeat.freeze()
+    first, second = repeat.outcomes
+    assert (first.last.winner, first.last.best_fitness) == (1, 0.6)
+    # The third candidate's held-out accuracy is the highest; its fitness is what it was.
+    assert (second.last.winner, second.last.best_fitness) == (2, 0.4)
+    np.testing.assert_array_equal(second.geopath, net.trained[-1]["geopaths"][0])
+    # Each was tested, with its frozen modules, right after it had been trained.
+    tested = [path for path, task in net.tested if task][:3]
+    for call, path in zip(net.trained[1:], tested, strict=True):
+        np.testing.assert_array_equal(
+            path, np.maximum(call["geopaths"][0], call["fixed_path"])
+        )
+    assert "selected_by" not in first.entry()
+    assert second.entry()["selected_by"] == "test"
+    said = [line for line in capsys.readouterr().out.splitlines() if "held-out" in line]
+    assert not said[0].endswith("selected")
+    assert said[1].endswith("held-out accuracy 0.2500, by which winners were selected")
+
+
+def test_held_out_images_do_not_select_among_candidates_that_are_trained_alike(flags):
+    flags.select_by = "test"
+    with pytest.raises(ValueError, match="sequential"):
+        learn(repeat_on(RecordingNet()), numbered_task())
+
+
+@pytest.mark.parametrize("tournament", ["fair", "sequential"])
+def test_mini_batches_in_the_order_of_the_data(flags, tournament):
+    flags.mini_batches, flags.max_steps, flags.tournament = "in_order", 5, tournament
+    net = RecordingNet()
+    learn(repeat_on(net), numbered_task(images=48))
+    images = flags.T * flags.batch_num
+    times = 1 if tournament == "fair" else flags.B
+    for number, call in enumerate(net.trained):
+        expected = (np.arange(images) + number // times * images) % 48
+        np.testing.assert_array_equal(call["images"][:, 0], expected)
+
+
+def test_paths_drawn_with_replacement_and_evolved_as_sets(flags):
+    flags.draw_with_replacement, flags.paths, flags.mutation = True, "sets", "neighbour"
+    flags.candi, flags.max_steps, flags.stop_accuracy = 40, 300, 1
+    repeat = repeat_on(RecordingNet())
+    tournaments = repeat.tournaments(numbered_task())
+    tournament = next(tournaments)
+    rng = random_stream(3, POPULATION, 0)
+    population = pathnet.random_paths(rng, 40, flags.L, 6, flags.N, replacement=True)
+    drawn = tournament.draw().tolist()
+    assert all(path in population.tolist() for path in drawn)
+    doubles = np.mean(population[..., 0] == population[..., 1])
+    assert doubles > 0
+    tournament.overwrite_losers(tournament.train(np.array(drawn)))
+    for tournament in tournaments:
+        tournament.overwrite_losers(tournament.train(tournament.draw()))
+    last = repeat.outcomes[0].last.population
+    assert (
+        np.mean(last[..., 0] == last[..., 1]) > doubles
+    )  # those that meet do not part
+
+
+def test_a_frozen_path_may_be_random(flags, tmp_path, capsys):
+    flags.fixed_path_random, flags.max_steps = True, 2
+    net = RecordingNet()
+    net.accuracies = iter([0.5, 0.75, 0.5])
+    repeat = repeat_on(net, folder=tmp_path)
+    for _ in range(2):
+        learn(repeat, numbered_task())
+        repeat.freeze()
+    assert not net.initialized[1][2].any()  # all modules are new
+    fixed_path = repeat.outcomes[0].geopath
+    np.testing.assert_array_equal(
+        net.trained[-1]["fixed_path"], fixed_path
+    )  # untrained
+    repeat.finish("the last line")
+    said = capsys.readouterr().out
+    assert "unchanged" not in said  # though by chance the accuracy is
+    assert (
+        "Task 1 once more: held-out accuracy 0.5000, as its modules were initialized again"
+        in said.splitlines()
+    )
+
+
+@pytest.mark.parametrize("control", ["scratch", "finetune"])
+def test_without_a_frozen_path_nothing_is_random(flags, tmp_path, capsys, control):
+    flags.max_steps, kept = 2, []
+    for is_random in (False, True):
+        flags.fixed_path_random = is_random
+        net = RecordingNet()
+        repeat = repeat_on(net, folder=tmp_path, control=control)
+        for _ in range(2):
+            learn(repeat, numbered_task())
+            repeat.freeze()
+        repeat.finish("the last line")
+        kept.append(net.initialized[1][2])
+    np.testing.assert_array_equal(*kept)
+    assert "initialized again" not in capsys.readouterr().out
 
 
 def test_images_do_not_depend_on_what_wins(flags):
