@@ -489,8 +489,10 @@ class PathNet:
             intra_op_parallelism_threads=1, inter_op_parallelism_threads=-1
         )
         # Rewriting the graph takes half a second, for nothing: what costs time in it is
-        # compiled by XLA, which does as much by itself.
-        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        # compiled by XLA, which does as much by itself. (Adam's results would differ, by
+        # their last bits.)
+        rewriting = config.graph_options.rewrite_options
+        rewriting.disable_meta_optimizer = optimizer == "sgd"
         self.session = tf.Session(graph=self.graph, config=config)
         self.session.run(self._set_to_zero)
 
