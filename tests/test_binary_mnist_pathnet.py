@@ -222,7 +222,7 @@ def test_default_run_leaves_its_files(default_run):
     names = sorted(path.name for path in folder.iterdir())
     assert names[0].startswith("events.out.tfevents.")
     files = ["evolution.gif", "paths.png", "results.jsonl", "run.json"]
-    assert names[1:] == [*files, *TASK_RUNS]
+    assert names[1:] == [*files, "summary", *TASK_RUNS]
     with Image.open(folder / "paths.png") as picture:
         picture.load()
         assert picture.format == "PNG"
@@ -449,7 +449,37 @@ def test_each_repeat_leaves_its_own_pictures(repeats):
     for name in names[2:]:
         events, *rest = sorted(path.name for path in (folder / name).iterdir())
         assert events.startswith("events.out.tfevents.")
-        assert rest == ["evolution.gif", "paths.png", *TASK_RUNS]
+        assert rest == ["evolution.gif", "paths.png", "summary", *TASK_RUNS]
+
+
+def test_a_run_of_several_controls_compares_them(scripts, cwd):
+    """As make run does: a table of all seeds, PathNet's pictures, one that compares."""
+    flags = "--fake_data", "--T=4", "--max_steps=12", "--stop_accuracy=1", "--runs=2"
+    finished = scripts.fork(cwd, SCRIPT, *flags, "--control=scratch,pathnet")
+    succeeded(finished)
+    folder = run_folder(cwd)
+    pictures = {str(p.relative_to(folder)) for p in folder.rglob("*.[pg][ni][gf]")}
+    assert pictures == {
+        "controls.png",
+        *(
+            f"seed_{s}/pathnet/{n}"
+            for s in "01"
+            for n in ("evolution.gif", "paths.png")
+        ),
+    }
+    # The first task is learned once for both controls of a seed.
+    assert len(list(folder.rglob("task1_1v3"))) == 2
+    assert len(list(folder.rglob("task2_1v2"))) == 4
+    results = results_in(folder)
+    assert [(r["seed"], r["control"]) for r in results] == [
+        (seed, control) for seed in (0, 1) for control in ("scratch", "pathnet")
+    ]
+    assert results[0]["tasks"][0] == results[1]["tasks"][0] | {
+        "accuracy_test_after_all": results[0]["tasks"][0]["accuracy_test_after_all"]
+    }
+    assert "| task | generations | from scratch | speedup" in finished.stdout
+    assert finished.lines[-2] == "Seed 1, pathnet:"
+    assert last_line(finished)[1:3] == (12, 12)
 
 
 def test_record_results_leaves_nothing_else(repeats):

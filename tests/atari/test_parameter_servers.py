@@ -491,8 +491,9 @@ def test_pushes_from_all_sides_while_the_task_switches(servers):
     pushes = {task: sum(answers) for task, answers in accepted.items()}
     assert after["task"] == 1
     assert after["steps"] == 10 * pushes[1]
-    assert (after["layer1/bias"][frozen] == -pushes[0]).all()
-    assert (after["layer1/bias"][learned] == -pushes[1]).all()
+    # Some processors take a last bit less than 1 off.
+    np.testing.assert_allclose(after["layer1/bias"][frozen], -pushes[0], atol=0.01)
+    np.testing.assert_allclose(after["layer1/bias"][learned], -pushes[1], atol=0.01)
     assert not after["layer1/bias/square"][frozen].any()
     assert not after["layer1/bias"][[0, 1, 4, 5]].any()
 

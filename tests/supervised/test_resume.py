@@ -124,7 +124,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     for name, tag in [*curves, (runs[1], "losses/cross_entropy")]:
         assert curve(folder / name, tag) == curve(sound / name, tag), told
     names = {path.name for path in folder.iterdir() if "events" not in path.name}
-    assert names == {"run.json", "results.jsonl", "paths.png", "evolution.gif", *runs}
+    files = {"run.json", "results.jsonl", "paths.png", "evolution.gif"}
+    assert names == {*files, "summary", *runs}
 
     # As if killed after the network was stored, and resumed from another folder.
     os.rename(tmp_path / "copy", folder / "checkpoints")
