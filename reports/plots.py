@@ -95,7 +95,8 @@ def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> No
     One panel a task name: overlaid histograms of the repeats that converged, with their
     means as dashed lines; above them n, mean ± standard error, and, if all converged,
     the speedup (mean when learned first over mean when learned second) with its
-    bootstrap interval.
+    bootstrap interval. Few repeats that took far longer than the others would press these
+    together: they are named at the right edge instead, and count in the means.
 
     Args:
       filename: the picture; an existing file is replaced.
@@ -105,17 +106,17 @@ def plot_generations(filename: str | os.PathLike, results: Sequence[dict]) -> No
       ValueError: the results hold no task.
       OSError: the file cannot be written; an existing one then stays as it was.
     """
-    panels = by_task(results)
+    panels = {
+        name: {
+            when: [tables.generations_needed(task) for task in tasks]
+            for when, tasks in groups.items()
+        }
+        for name, groups in by_task(results).items()
+    }
     figure, grid = _panels(len(panels), share_x=True)
+    edges = _generation_edges(panels)
     for axes, (name, groups) in zip(grid, panels.items()):
-        _draw_histograms(
-            axes,
-            name,
-            {
-                when: [tables.generations_needed(task) for task in tasks]
-                for when, tasks in groups.items()
-            },
-        )
+        _draw_histograms(axes, name, groups, edges)
     save_png(filename, figure)
 
 
@@ -300,7 +301,8 @@ def plot_overlaps(filename: str | os.PathLike, results: Sequence[dict]) -> None:
     """How many modules the best paths share, as a PNG file.
 
     One panel an order of tasks: how many repeats have each overlap, its mean ± standard
-    error, and what two independent random paths would share on average.
+    error, and what random paths would share on average that have as many modules of each
+    layer as the best paths.
 
     Args:
       filename: the picture; an existing file is replaced.
@@ -549,16 +551,35 @@ def _draw_usage(axes: Axes, share: np.ndarray, most: float, colour: str) -> None
     axes.spines[:].set_visible(False)
 
 
-def _draw_histograms(axes: Axes, name: str, groups: dict[str, list]) -> None:
+def _generation_edges(panels: dict[str, dict[str, list]]) -> np.ndarray:
+    """The edges of the bins of all panels of `plot_generations`.
+
+    Args:
+      panels: for each task the groups of `_draw_histograms`.
+    """
+    groups = [needed for groups in panels.values() for needed in groups.values()]
+    most = 0
+    for values in filter(len, map(tables.not_none, groups)):
+        # Tukey's outer fence: what lies beyond it is far from the others of its group.
+        low, high = np.quantile(values, [0.25, 0.75])
+        fence = high + 3 * (high - low)
+        most = max(most, max(value for value in values if value <= fence))
+    values = np.concatenate([*map(tables.not_none, groups)])
+    return np.histogram_bin_edges(values[values <= most], bins="rice")
+
+
+def _draw_histograms(
+    axes: Axes, name: str, groups: dict[str, list], edges: np.ndarray
+) -> None:
     """Fills one panel of `plot_generations`.
 
     Args:
       axes: the panel. name: of the task.
       groups: for each of the groups of `by_task` the generations that a repeat needed,
         None where it did not converge.
+      edges: of the bins; larger values are named at the right edge.
     """
     converged = {when: tables.not_none(needed) for when, needed in groups.items()}
-    edges = np.histogram_bin_edges(np.concatenate([*converged.values()]), bins="rice")
     legend = []
     for place, (when, values) in enumerate(converged.items()):
         if not groups[when]:
@@ -580,6 +601,18 @@ def _draw_histograms(axes: Axes, name: str, groups: dict[str, list]) -> None:
     speedup = tables.speedup_text(*groups.values(), paired=False)
     if "[" in speedup:
         legend.append(("± standard error, [95 % confidence interval]", MUTED))
+    beyond = sorted(v for values in converged.values() for v in values if v > edges[-1])
+    if beyond:
+        named = ", ".join(f"{value:,}" for value in beyond[:3])
+        more = f" and {len(beyond) - 3} more" if len(beyond) > 3 else ""
+        axes.text(
+            0.99,
+            0.5,
+            f"beyond: {named}{more} →",
+            transform=axes.transAxes,
+            ha="right",
+            color=MUTED,
+        )
     has_none = speedup in ("", tables.NOT_CONVERGED)
     _label(
         axes,
@@ -602,15 +635,21 @@ def _draw_overlaps(axes: Axes, name: str, results: Sequence[dict]) -> None:
     mean, error = tables.mean_and_error(overlaps)
     spread = f" ± {error:.2f}" if np.isfinite(error) else ""
     axes.axvline(mean, color=task_colour(0), linestyle="--", linewidth=1.8)
-    chance = sizes["L"] * sizes["N"] ** 2 / sizes["M"]
+    chance = np.mean([_overlap_by_chance(result) for result in results])
     axes.axvline(chance, color=MUTED, linestyle=":", linewidth=1.8)
     legend = (
         (f"mean {mean:.2f}{spread}, n = {len(results)}", task_colour(0)),
-        (f"two random paths: {chance:.2f}", MUTED),
+        (f"random paths as wide: {chance:.2f}", MUTED),
     )
     _label(axes, f"{name}: overlap", f"modules shared, of {most}", "repeats", legend)
     axes.set_xticks(range(most + 1))
     axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def _overlap_by_chance(result: dict) -> float:
+    """Mean overlap of two random paths with as many modules of each layer as a repeat's."""
+    widths = [[len(set(layer)) for layer in task["path"]] for task in result["tasks"]]
+    return np.prod(widths, axis=0).sum() / result["flags"]["M"]
 
 
 def _draw_matrix(axes: Axes, percent: np.ndarray) -> None:

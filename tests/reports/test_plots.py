@@ -58,7 +58,7 @@ def test_by_task_calls_places_after_the_second_later():
 def texts_of(first, second):
     axes = Figure().add_subplot()
     groups = {"first": first, "second": second}
-    plots._draw_histograms(axes, "1v3", groups)
+    plots._draw_histograms(axes, "1v3", groups, plots._generation_edges({"": groups}))
     return titles(axes)
 
 
@@ -110,6 +110,16 @@ def test_generations_png_has_both_histograms(tmp_path):
     for panel in (left, right):
         for colour in colours.TASK_COLOURS[:2]:
             assert count_colour(panel, colour) > 1000
+
+
+def test_repeats_that_took_far_longer_are_named_and_do_not_press_the_others(panels_of):
+    needed = [10 + seed % 7 for seed in range(40)] + [60, 70, 80, 1090]
+    found = [learned("1v3", generations=generations) for generations in needed]
+    (axes,) = panels_of(plots.plot_generations, found)
+    assert axes.get_xlim()[1] < 45
+    assert written_on(axes) == ["beyond: 60, 70, 80 and 1 more →"]
+    mean = np.mean(needed)
+    assert titles(axes)[1][0].startswith(f"learned first: {mean:.1f} ± ")
 
 
 # Accuracies
@@ -246,7 +256,12 @@ def test_usage_of_a_wide_grid_is_shown_by_colour_alone(panels_of):
 
 def recorded_repeats(*overlaps):
     tasks = [
-        {"name": name, "generations": 100 + place, "modules_so_far": 9 + place}
+        {
+            "name": name,
+            "generations": 100 + place,
+            "modules_so_far": 9 + place,
+            "path": [[0, 1, 2], [0, 1, 1 + place], [3, 3, 3]],
+        }
         for place, name in enumerate(("1v3", "1v2"))
     ]
     result = {"tasks": tasks, "flags": {"L": 3, "M": 10, "N": 3}}
@@ -257,7 +272,8 @@ def recorded_repeats(*overlaps):
 def test_overlaps_picture_says_mean_and_chance(panels_of):
     (axes,) = panels_of(plots.plot_overlaps, recorded_repeats(1, 2, 2, 3))
     assert [bar.get_height() for bar in axes.patches] == [0, 1, 2, 1, 0, 0, 0, 0, 0, 0]
-    lines = ["mean 2.00 ± 0.41, n = 4", "two random paths: 2.70"]
+    # Layers have 3 and 3 modules of 10, then 2 and 3 (the path names 1 twice), then 1 and 1.
+    lines = ["mean 2.00 ± 0.41, n = 4", "random paths as wide: 1.60"]
     assert titles(axes) == ("1v3, then 1v2: overlap", lines)
 
 
