@@ -14,6 +14,7 @@ from common import commandline  # before all else: Ctrl-C is one line from here 
 # isort: split
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,13 +222,19 @@ def _draw_picture(name: str, filename: str, settings: dict[str, list[dict]]) -> 
 
 
 def _write_tensorboard(folder: str, results: Sequence[dict], names: set[str]) -> None:
-    """Writes a folder for TensorBoard, and prints the command that shows it."""
+    """Writes a folder for TensorBoard, and prints the commands that show it."""
     with _explained("tensorboard"):
         written, lacking = tensorboard.write(folder, results, names)
     if lacking:
         line = f"No mean curve, as the results have none: {', '.join(lacking)}"
         print(commandline.printable(line))
-    print(commandline.printable(shell.tensorboard(written)))
+    for what, part in (
+        ("Mean curves", tensorboard.MEAN),
+        ("Table of repeats", tensorboard.REPEATS),
+    ):
+        path = os.path.join(written, part)
+        if os.path.isdir(path):
+            print(commandline.printable(f"{what}: {shell.tensorboard(path)}"))
 
 
 def setting_filename(filename: str, setting: str, number: int) -> Path:

@@ -2,56 +2,76 @@
 
     python benchmarks/tensorboard_pages.py --log_dir=logs/RUN --out_dir=DIR
     python benchmarks/tensorboard_pages.py --log_dir=logs/RUN --out_dir=DIR --tags=charts
+    python benchmarks/tensorboard_pages.py --log_dir=logs/RUN --out_dir=DIR --pages=hparams
 
 Starts TensorBoard on a free port of this machine, opens its pages with Chromium and
-writes scalars.png, images.png and graph.png. A page is taken again, with more time to
-draw itself, until something is drawn on it. `--tags` leaves out all other curves.
+writes a picture of each: scalars.png, images.png, graph.png, custom_scalars.png and
+hparams.png, as far as the folder has data for them. `--tags` leaves out all other curves
+of the first.
 """
 
 import contextlib
+import io
+import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from typing import NamedTuple
 
-import numpy as np
 from absl import flags
 from PIL import Image
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+import browser  # noqa: E402
+
 from common import commandline  # noqa: E402
 
 FLAGS = flags.FLAGS
 
+
+class Kind(NamedTuple):
+    """A kind of page.
+
+    Attributes:
+      plugin: of TensorBoard, which is active where there is data for the page.
+      url: what follows on the address. drawn: selector of what is there once it is drawn.
+    """
+
+    plugin: str
+    url: str
+    drawn: str
+
+
 # Charts are asked for as SVG: a browser allows only a few drawn by WebGL at a time, and
-# leaves the others empty.
+# leaves the others empty. It also makes a curve an element that can be counted.
+CURVE = "line-chart path[style*='opacity: 1']"  # the smoothed one
 PAGES = {
-    "scalars": "?forceSVG=true&darkMode=false&tagFilter={tags}#timeseries",
-    "images": "?darkMode=false#images",
-    "graph": "?darkMode=false#graphs",
+    "scalars": Kind(
+        "timeseries",
+        "?forceSVG=true&darkMode=false&tagFilter={tags}#timeseries",
+        CURVE,
+    ),
+    "images": Kind("images", "?darkMode=false#images", "img"),
+    "graph": Kind("graphs", "?darkMode=false#graphs", "g.node"),
+    "custom_scalars": Kind(
+        "custom_scalars", "?darkMode=false#custom_scalars", "path.line"
+    ),
+    "hparams": Kind("hparams", "?darkMode=false#hparams", "vaadin-grid-cell-content"),
 }
-BROWSERS = "chromium", "chromium-browser", "google-chrome"
-# Pixels at the top, on the left and on the right that have colours on every page.
-HEADER, LEFT, RIGHT = 70, 360, 270
 START_SECONDS = 120  # for TensorBoard to answer
-PAGE_SECONDS = 5, 15, 45  # on the page's own clock, which stops while it loads
-MIN_COLOURED = 500  # pixels: less is a page without a curve or picture
-
-
-def find_browser():
-    """The path of Chromium, None where there is none."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
+PAGE_SECONDS = 30  # after which nothing more is expected to be drawn on a page
+LOOK_SECONDS = 0.5  # between two looks at a page
+STILL_LOOKS = 3  # that must find as much drawn as the one before
 
 
 @contextlib.contextmanager
-def tensorboard(log_dir):
+def tensorboard(log_dir: str) -> Iterator[str]:
     """TensorBoard as a process; gives its address once it has read the runs.
 
     Raises:
@@ -62,106 +82,144 @@ def tensorboard(log_dir):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "tensorboard.main", f"--logdir={log_dir}"]
     command += ["--load_fast=false", "--host=127.0.0.1", f"--port={port}"]
+    # It answers once everything is read.
+    command += ["--reload_task=blocking", "--reload_interval=0"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, **quiet)
     try:
         address = f"http://127.0.0.1:{port}/"
-        _wait_for_runs(process, address, log_dir)
+        if not _runs(process, address):
+            raise commandline.UserError(
+                f"{log_dir}: TensorBoard shows no run of it; name a folder with event "
+                "files"
+            )
         yield address
     finally:
         process.terminate()
         process.wait()
 
 
-def _wait_for_runs(process, address, log_dir):
+def _runs(process, address):
+    """The names of the runs that it has read; none if it does not answer."""
     give_up = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < give_up:
-        with (
-            contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError),
-            urllib.request.urlopen(f"{address}data/runs", timeout=5) as answer,
-        ):
-            if answer.read().strip() != b"[]":
-                return
+        with contextlib.suppress(OSError):
+            return _answer(f"{address}data/runs")
         time.sleep(0.2)
-    raise commandline.UserError(
-        f"{log_dir}: TensorBoard shows no run of it; name a folder with event files"
-    )
+    return []
 
 
-def take(browser, url, file, size, deadline):
-    """Writes the page at `url` as a PNG of `size`, width and height, in 256 colours.
+def _answer(url):
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return json.load(answer)
+
+
+def available(address: str) -> list[str]:
+    """The names of the pages that TensorBoard, at its address, has data for."""
+    plugins = _answer(f"{address}data/plugins_listing")
+    return [
+        name
+        for name, kind in PAGES.items()
+        if plugins.get(kind.plugin, {}).get("enabled")
+    ]
+
+
+def show(
+    window: browser.Browser, address: str, name: str, size: tuple[int, int], tags=""
+) -> tuple[browser.Page, bool]:
+    """Opens a page and waits until nothing more is drawn on it.
 
     Args:
-      deadline: of the monotonic clock, at which the browser is ended.
+      window: to open it in. address: of TensorBoard. name: of the page, one of PAGES.
+      size: width and height in pixels. tags: expression that the tags of curves match.
 
     Returns:
-      Whether more is on it than the frame that every page has.
-
+      The page, and whether anything of what it is for is drawn on it.
     Raises:
-      UserError: the browser fails, or takes too long.
+      BrowserError, TimeoutError: as `window` does.
     """
-    for seconds in PAGE_SECONDS:
-        commandline.say(f"{file}: drawing it for {seconds} s of the page's clock")
-        with tempfile.TemporaryDirectory() as profile:
-            command = [browser, "--headless=new", "--disable-gpu", "--hide-scrollbars"]
-            if os.geteuid() == 0:
-                command.append("--no-sandbox")  # its sandbox refuses to work for root
-            command += [
-                f"--user-data-dir={profile}",
-                f"--window-size={size[0]},{size[1]}",
-                f"--virtual-time-budget={1000 * seconds}",
-                f"--screenshot={os.path.abspath(file)}",
-                url,
-            ]
-            left = max(deadline - time.monotonic(), 0)
-            try:
-                subprocess.run(command, capture_output=True, timeout=left)
-            except subprocess.TimeoutExpired as error:
-                raise commandline.UserError(
-                    f"flag --time_limit={FLAGS.time_limit}: {file} was not drawn within "
-                    "it; give more seconds"
-                ) from error
-        if not os.path.exists(file):
-            raise commandline.UserError(f"{browser}: could not draw {url}")
-        with Image.open(file) as picture:
-            picture.convert("RGB").quantize(256).save(file, optimize=True)
-        if coloured(file) >= MIN_COLOURED:
-            return True
-    return False
+    kind = PAGES[name]
+    page = window.open(address + kind.url.format(tags=urllib.parse.quote(tags)), *size)
+    give_up = time.monotonic() + PAGE_SECONDS
+    drawn = still = 0
+    while still < STILL_LOOKS and time.monotonic() < give_up:
+        time.sleep(LOOK_SECONDS)
+        before, drawn = drawn, page.count(kind.drawn)
+        still = still + 1 if drawn and drawn == before else 0
+    return page, drawn > 0
 
 
-def coloured(file):
-    """How many pixels within a page's frame are neither white, grey nor black."""
-    with Image.open(file) as picture:
-        pixels = np.asarray(picture.convert("RGB"), dtype=np.int16)
-    inner = pixels[HEADER:, LEFT:-RIGHT]
-    return int((inner.max(2) - inner.min(2) > 25).sum())
+def write_picture(page: browser.Page, file: str) -> None:
+    """Writes what a page shows as a PNG of 256 colours."""
+    with Image.open(io.BytesIO(page.picture())) as picture:
+        picture.convert("RGB").quantize(256).save(file, optimize=True)
 
 
 def main():
-    browser = find_browser()
-    if browser is None:
+    program = browser.find()
+    if program is None:
         print("skipped: there is no Chromium on this machine")
         return
     if not os.path.isdir(FLAGS.log_dir):
         raise commandline.UserError(f"flag --log_dir={FLAGS.log_dir}: no such folder")
-    os.makedirs(FLAGS.out_dir, exist_ok=True)
-    files = [os.path.join(FLAGS.out_dir, f"{name}.png") for name in PAGES]
-    for file in filter(os.path.exists, files):
-        raise commandline.UserError(f"{file}: exists; name another --out_dir")
     deadline = time.monotonic() + FLAGS.time_limit
     commandline.say(f"{FLAGS.log_dir}: TensorBoard reads it")
-    with tensorboard(FLAGS.log_dir) as address:
-        for file, page in zip(files, PAGES.values()):
-            url = address + page.format(tags=urllib.parse.quote(FLAGS.tags))
-            drawn = take(browser, url, file, (FLAGS.width, FLAGS.height), deadline)
-            print(f"{file}{'' if drawn else ': nothing is drawn on it'}", flush=True)
+    try:
+        with tensorboard(FLAGS.log_dir) as address:
+            files = _files(available(address))
+            with browser.started(program, deadline) as window:
+                for name, file in files.items():
+                    _take(window, address, name, file)
+    except TimeoutError as error:
+        raise commandline.UserError(
+            f"flag --time_limit={FLAGS.time_limit}: {error}; give more seconds"
+        ) from error
+    except browser.BrowserError as error:
+        raise commandline.UserError(f"{program}: {error}") from error
+
+
+def _files(names):
+    """The picture of each page that is asked for, by its name, in a folder that is there.
+
+    Args:
+      names: of the pages that there is data for.
+    """
+    wanted = FLAGS.pages or names
+    for name in wanted:
+        if name not in names:
+            raise commandline.UserError(
+                f"flag --pages={','.join(wanted)}: {FLAGS.log_dir} has nothing for "
+                f"{name}, but for {', '.join(names)}"
+            )
+    files = {name: os.path.join(FLAGS.out_dir, f"{name}.png") for name in wanted}
+    for file in filter(os.path.exists, files.values()):
+        raise commandline.UserError(f"{file}: exists; name another --out_dir")
+    os.makedirs(FLAGS.out_dir, exist_ok=True)
+    return files
+
+
+def _take(window, address, name, file):
+    commandline.say(f"{file}: waiting until it is drawn")
+    size = FLAGS.width, FLAGS.height
+    page, is_drawn = show(window, address, name, size, FLAGS.tags)
+    write_picture(page, file)
+    print(f"{file}{'' if is_drawn else ': nothing is drawn on it'}", flush=True)
 
 
 def define_flags():
     with commandline.flag_group("Pictures of TensorBoard", commandline.PLACE):
         flags.DEFINE_string("log_dir", "logs", "Folder of runs.", allow_override=True)
         flags.DEFINE_string("out_dir", None, "Folder for the pictures.", required=True)
+        flags.DEFINE_list(
+            "pages",
+            None,
+            f"Which pages, of {', '.join(PAGES)}; all that there is data for, if none.",
+        )
+        flags.register_validator(
+            "pages",
+            lambda names: names is None or set(names) <= set(PAGES),
+            f"name pages of {', '.join(PAGES)}",
+        )
         flags.DEFINE_string(
             "tags", "", "Show the curves that match this expression alone."
         )

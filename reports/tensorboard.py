@@ -1,7 +1,10 @@
 """Results for TensorBoard: mean curves over repeats, and a table with a row a repeat.
 
 The page Custom Scalars has a chart a task, with the mean curves of all ways in which it
-was learned, their confidence bands over each other. The page HParams has the table.
+was learned, their confidence bands over each other. The page HParams has the table. They
+lie in two folders: of more than 40 runs in one TensorBoard at first shows none, and each
+row of the table is a run.
+
 TensorBoard's own packages are imported when they are used, as few commands need them.
 """
 
@@ -17,6 +20,7 @@ from common.events import Events
 from common.schema import LARGEST_WHOLE
 from reports import tables
 
+MEAN, REPEATS = "mean", "repeats"  # folders of the mean curves, and of the table
 MOST_POINTS = 1000  # of a curve: of more than that TensorBoard draws some at random
 ROW = "summary"  # folder of a run's row: in the run's own, all its curves were columns
 
@@ -40,7 +44,7 @@ def write(
       not_settings: as for `tables.by_setting`.
 
     Returns:
-      The folder; and what there is no curve of, each such as "1v2 after 1v3".
+      The folder, in which MEAN and REPEATS are; and what there is no curve of, each such as "1v2 after 1v3".
 
     Raises:
       UserError: there is something else in place of the folder.
@@ -49,8 +53,8 @@ def write(
     folder = _empty_folder(folder)
     settings = tables.by_setting(results, not_settings)
     curves, lacking = _curves(settings)
-    _write_means(os.path.join(folder, "mean"), curves)
-    _write_rows(folder, settings, results, not_settings)
+    _write_means(os.path.join(folder, MEAN), curves)
+    _write_rows(os.path.join(folder, REPEATS), settings, results, not_settings)
     return folder, lacking
 
 
@@ -214,11 +218,13 @@ def _write_rows(folder, settings, results, not_settings):
     differing = dict(zip(map(id, results), tables.differences(results, not_settings)))
     speedups = _speedups(tables.by_setting(results, not_settings, {"control"}))
     has_several = len(set(map(_tasks, results))) > 1
+    width = max(len(str(result.get("seed"))) for result in results)
     for result in (result for group in settings.values() for result in group):
         seed, tasks = result.get("seed"), _tasks(result)
         flags = differing[id(result)] | ({"tasks": tasks} if has_several else {})
         names = folders.joined([task["name"] for task in result["tasks"]])
-        run = tables.as_filename(f"seed{seed}__{_control(result)}__{names}")
+        padded = str(seed).zfill(width)  # the table is sorted by these names
+        run = tables.as_filename(f"seed{padded}__{_control(result)}__{names}")
         row = folders.new(folder, run)
         _write_row(row, result, flags, speedups.get(id(result), {}))
 

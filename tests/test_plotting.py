@@ -260,12 +260,21 @@ def test_the_command_makes_a_folder_for_tensorboard(tmp_path):
     found[2]["tasks"][0].pop("curve")
     done = command(tmp_path, found, "--tensorboard=tb")
     assert (done.returncode, done.stderr) == (0, "")
-    *_, lacking, shown = done.stdout.splitlines()
+    *_, lacking, curves, table = done.stdout.splitlines()
     assert lacking == "No mean curve, as the results have none: 1v3 first"
-    assert shown.endswith("tensorboard --logdir=tb")
+    assert curves.startswith("Mean curves: ")
+    assert curves.endswith("tensorboard --logdir=tb/mean")
+    assert table.startswith("Table of repeats: ")
+    assert table.endswith("tensorboard --logdir=tb/repeats")
     assert list(tmp_path.glob("tb/mean/*/events.out.tfevents.*"))
     done = command(tmp_path, found, "--tensorboard=tb")
-    assert done.stdout.endswith("tensorboard --logdir=tb-2\n")
+    assert done.stdout.endswith("tensorboard --logdir=tb-2/repeats\n")
+    for result in found:
+        for task in result["tasks"]:
+            task.pop("curve", None)
+    done = command(tmp_path, found, "--tensorboard=bare")
+    assert "Mean curves" not in done.stdout
+    assert done.stdout.endswith("tensorboard --logdir=bare/repeats\n")
     done = command(tmp_path, found, "--tensorboard", "results.jsonl")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
 

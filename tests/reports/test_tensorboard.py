@@ -91,7 +91,7 @@ def test_a_mean_curve_has_its_band(tmp_path):
     assert set(written) == {
         "mean/1v3_first",
         "mean/1v2_after_1v3",
-        *(f"seed{seed}__pathnet__1v3_1v2" for seed in range(3)),
+        *(f"repeats/seed{seed}__pathnet__1v3_1v2" for seed in range(3)),
     }
     run = written["mean/1v2_after_1v3"]
     assert set(run.Tags()["scalars"]) == {"1v2/mean", "1v2/low", "1v2/high"}
@@ -166,7 +166,7 @@ def test_a_row_has_the_flags_that_differ_and_what_came_of_them(tmp_path):
     rows = {
         (flags["writeback"], flags["control"]): (flags, name, outcomes(run))
         for run_name, run in written.items()
-        if run_name.startswith("seed")
+        if run_name.startswith("repeats/")
         for flags, name in [columns(run)]
     }
     flags, name, of_pathnet = rows["sum", "pathnet"]
@@ -185,7 +185,16 @@ def test_a_row_has_the_flags_that_differ_and_what_came_of_them(tmp_path):
 
 def test_a_repeat_has_one_row_however_many_files_hold_it(tmp_path):
     written, _ = write(tmp_path / "tb", [repeat(0), repeat(0), repeat(1)])
-    assert len([name for name in written if name.startswith("seed")]) == 2
+    assert len([name for name in written if name.startswith("repeats/")]) == 2
+
+
+def test_rows_are_sorted_by_seed(tmp_path):
+    written, _ = write(tmp_path / "tb", [repeat(seed) for seed in (10, 9)])
+    rows = sorted(name for name in written if name.startswith("repeats/"))
+    assert [name.partition("__")[0] for name in rows] == [
+        "repeats/seed09",
+        "repeats/seed10",
+    ]
 
 
 def test_a_row_names_its_tasks_where_these_differ(tmp_path):
@@ -193,11 +202,11 @@ def test_a_row_names_its_tasks_where_these_differ(tmp_path):
     rows = {
         name: columns(run)[0]
         for name, run in written.items()
-        if name.startswith("seed")
+        if name.startswith("repeats/")
     }
     assert rows == {
-        "seed0__pathnet__1v3_1v2": {"seed": 0, "tasks": "1v3, 1v2"},
-        "seed0__pathnet__1v2_1v3": {"seed": 0, "tasks": "1v2, 1v3"},
+        "repeats/seed0__pathnet__1v3_1v2": {"seed": 0, "tasks": "1v3, 1v2"},
+        "repeats/seed0__pathnet__1v2_1v3": {"seed": 0, "tasks": "1v2, 1v3"},
     }
 
 
@@ -222,7 +231,7 @@ def test_what_has_no_curve_is_named(tmp_path):
     del found["tasks"][0]["curve"]
     written, lacking = write(tmp_path / "none", [found])
     assert lacking == ["1v3 first", "1v2 after 1v3"]
-    assert list(written) == ["seed0__pathnet__1v3_1v2"]
+    assert list(written) == ["repeats/seed0__pathnet__1v3_1v2"]
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path, monkeypatch):

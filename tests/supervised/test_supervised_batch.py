@@ -193,11 +193,12 @@ def test_a_batch_ends_with_its_table_and_pictures(finished):
     for name in ("generations", "curves", "accuracies", "usage", "retention"):
         assert f"Picture: {folder.name}/{name}.png\n" in done.stdout
         assert (folder / f"{name}.png").stat().st_size > 1000
-    shown, last = done.stdout.splitlines()[-2:]
-    assert shown.endswith("tensorboard '--logdir=to here/tensorboard'")
-    assert {path.name for path in (folder / "tensorboard").iterdir()} == {
-        "mean", *(f"seed{seed}__pathnet__1v3_1v2" for seed in (100, 101, 102))
-    }  # fmt: skip
+    curves, table, last = done.stdout.splitlines()[-3:]
+    assert curves.endswith("tensorboard '--logdir=to here/tensorboard/mean'")
+    assert table.endswith("tensorboard '--logdir=to here/tensorboard/repeats'")
+    assert {path.name for path in (folder / "tensorboard/repeats").iterdir()} == {
+        f"seed{seed}__pathnet__1v3_1v2" for seed in (100, 101, 102)
+    }
     assert last == "Results: to here/results.jsonl"
 
 
