@@ -14,6 +14,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,10 +26,9 @@ from typing import NamedTuple
 
 from absl import flags
 from PIL import Image
+from playwright import sync_api
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import browser  # noqa: E402
 
 from common import commandline  # noqa: E402
 
@@ -64,10 +64,29 @@ PAGES = {
     ),
     "hparams": Kind("hparams", "?darkMode=false#hparams", "vaadin-grid-cell-content"),
 }
+PROGRAMS = "chromium", "chromium-browser", "google-chrome"
 START_SECONDS = 120  # for TensorBoard to answer
 PAGE_SECONDS = 30  # after which nothing more is expected to be drawn on a page
 LOOK_SECONDS = 0.5  # between two looks at a page
 STILL_LOOKS = 3  # that must find as much drawn as the one before
+
+
+def find_browser() -> str | None:
+    """The path of Chromium, None where there is none."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[sync_api.Browser]:
+    """Chromium without a screen.
+
+    Raises:
+      playwright.sync_api.Error: it cannot be started.
+    """
+    with sync_api.sync_playwright() as playwright:
+        program = find_browser()
+        with playwright.chromium.launch(executable_path=program) as chromium:
+            yield chromium
 
 
 @contextlib.contextmanager
@@ -125,39 +144,47 @@ def available(address: str) -> list[str]:
 
 
 def show(
-    window: browser.Browser, address: str, name: str, size: tuple[int, int], tags=""
-) -> tuple[browser.Page, bool]:
+    chromium: sync_api.Browser,
+    address: str,
+    name: str,
+    size: tuple[int, int],
+    tags: str = "",
+    seconds: float = PAGE_SECONDS,
+) -> tuple[sync_api.Page, bool]:
     """Opens a page and waits until nothing more is drawn on it.
 
     Args:
-      window: to open it in. address: of TensorBoard. name: of the page, one of PAGES.
+      chromium: to open it in. address: of TensorBoard. name: of the page, one of PAGES.
       size: width and height in pixels. tags: expression that the tags of curves match.
+      seconds: that it may take to load.
 
     Returns:
       The page, and whether anything of what it is for is drawn on it.
+
     Raises:
-      BrowserError, TimeoutError: as `window` does.
+      playwright.sync_api.Error: the page is not there in time, or the browser ended.
     """
     kind = PAGES[name]
-    page = window.open(address + kind.url.format(tags=urllib.parse.quote(tags)), *size)
-    give_up = time.monotonic() + PAGE_SECONDS
+    page = chromium.new_page(viewport={"width": size[0], "height": size[1]})
+    page.set_default_timeout(1000 * seconds)
+    page.goto(address + kind.url.format(tags=urllib.parse.quote(tags)))
+    give_up = time.monotonic() + min(seconds, PAGE_SECONDS)
     drawn = still = 0
     while still < STILL_LOOKS and time.monotonic() < give_up:
-        time.sleep(LOOK_SECONDS)
-        before, drawn = drawn, page.count(kind.drawn)
+        page.wait_for_timeout(1000 * LOOK_SECONDS)
+        before, drawn = drawn, page.locator(kind.drawn).count()
         still = still + 1 if drawn and drawn == before else 0
     return page, drawn > 0
 
 
-def write_picture(page: browser.Page, file: str) -> None:
+def write_picture(page: sync_api.Page, file: str) -> None:
     """Writes what a page shows as a PNG of 256 colours."""
-    with Image.open(io.BytesIO(page.picture())) as picture:
+    with Image.open(io.BytesIO(page.screenshot())) as picture:
         picture.convert("RGB").quantize(256).save(file, optimize=True)
 
 
 def main():
-    program = browser.find()
-    if program is None:
+    if find_browser() is None:
         print("skipped: there is no Chromium on this machine")
         return
     if not os.path.isdir(FLAGS.log_dir):
@@ -165,17 +192,17 @@ def main():
     deadline = time.monotonic() + FLAGS.time_limit
     commandline.say(f"{FLAGS.log_dir}: TensorBoard reads it")
     try:
-        with tensorboard(FLAGS.log_dir) as address:
-            files = _files(available(address))
-            with browser.started(program, deadline) as window:
-                for name, file in files.items():
-                    _take(window, address, name, file)
-    except TimeoutError as error:
-        raise commandline.UserError(
-            f"flag --time_limit={FLAGS.time_limit}: {error}; give more seconds"
-        ) from error
-    except browser.BrowserError as error:
-        raise commandline.UserError(f"{program}: {error}") from error
+        with tensorboard(FLAGS.log_dir) as address, browser() as chromium:
+            for name, file in _files(available(address)).items():
+                _take(chromium, address, name, file, deadline)
+    except sync_api.Error as error:
+        if time.monotonic() >= deadline:
+            raise commandline.UserError(
+                f"flag --time_limit={FLAGS.time_limit}: the pages took longer; give more "
+                "seconds"
+            ) from error
+        reason = str(error).splitlines()[0]
+        raise commandline.UserError(f"{find_browser()}: {reason}") from error
 
 
 def _files(names):
@@ -198,11 +225,13 @@ def _files(names):
     return files
 
 
-def _take(window, address, name, file):
+def _take(chromium, address, name, file, deadline):
     commandline.say(f"{file}: waiting until it is drawn")
     size = FLAGS.width, FLAGS.height
-    page, is_drawn = show(window, address, name, size, FLAGS.tags)
+    left = max(deadline - time.monotonic(), 0.001)  # 0 would be no limit
+    page, is_drawn = show(chromium, address, name, size, FLAGS.tags, left)
     write_picture(page, file)
+    page.close()
     print(f"{file}{'' if is_drawn else ': nothing is drawn on it'}", flush=True)
 
 

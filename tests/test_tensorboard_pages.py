@@ -1,9 +1,7 @@
 """Tests of what TensorBoard shows, in a browser; skipped where there is no Chromium."""
 
 import contextlib
-import time
 
-import browser
 import numpy as np
 import pytest
 import tensorboard_pages
@@ -14,7 +12,9 @@ from atari.recorder import Recorder
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(browser.find() is None, reason="there is no Chromium"),
+    pytest.mark.skipif(
+        tensorboard_pages.find_browser() is None, reason="there is no Chromium"
+    ),
 ]
 
 SCRIPT = "benchmarks/tensorboard_pages.py"
@@ -24,7 +24,7 @@ SHORT = "--fake_data", "--max_steps=12", "--T=4", "--stop_accuracy=1"
 
 @pytest.fixture(scope="module")
 def window():
-    with browser.started(browser.find(), time.monotonic() + 300) as window:
+    with tensorboard_pages.browser() as window:
         yield window
 
 
@@ -59,6 +59,11 @@ def shown(window, folder, name, tags=""):
         yield page
 
 
+def texts(page, selector):
+    """What can be read in the elements that match."""
+    return [" ".join(t.split()) for t in page.locator(selector).all_inner_texts()]
+
+
 def test_the_pages_of_a_run_are_drawn(run, scripts):
     flags = "--width=1200", "--height=900", "--out_dir=pages"
     finished = scripts.run(run, SCRIPT, *flags)
@@ -79,27 +84,27 @@ def test_the_pages_of_a_run_are_drawn(run, scripts):
 def test_the_tasks_of_a_run_share_a_chart(window, run):
     (folder,) = (run / "logs").iterdir()
     with shown(window, folder, "scalars", "^charts/fitness$") as page:
-        (card,) = page.texts("scalar-card")
+        (card,) = texts(page, "scalar-card")
         assert "".join(card.split()).startswith("charts/fitness")
-        rows = page.texts("scalar-card tb-data-table-content-row")
+        rows = texts(page, "scalar-card tb-data-table-content-row")
         assert [row.split()[0] for row in rows] == ["task1_1v3", "task2_1v2"]
-        assert page.count(tensorboard_pages.CURVE) == 2
+        assert page.locator(tensorboard_pages.CURVE).count() == 2
 
 
 def test_a_batch_has_a_chart_with_bands_for_each_task(window, batch):
     with shown(window, batch / "mean", "custom_scalars") as page:
-        assert page.count("tf-custom-scalar-margin-chart-card") == 2
-        assert page.count("path.area") == 3
-        assert sorted(page.texts(".match-list-entry")) == [
-            "◼\n1v2/mean (1v2_after_1v3__pathnet)",
-            "◼\n1v2/mean (1v2_after_1v3__scratch)",
-            "◼\n1v3/mean (1v3_first)",
+        assert page.locator("tf-custom-scalar-margin-chart-card").count() == 2
+        assert page.locator("path.area").count() == 3
+        assert sorted(texts(page, ".match-list-entry")) == [
+            "◼ 1v2/mean (1v2_after_1v3__pathnet)",
+            "◼ 1v2/mean (1v2_after_1v3__scratch)",
+            "◼ 1v3/mean (1v3_first)",
         ]
 
 
 def test_a_batch_has_a_table_with_a_row_a_repeat(window, batch):
     with shown(window, batch / "repeats", "hparams") as page:
-        cells = page.texts("vaadin-grid-cell-content")
+        cells = texts(page, "vaadin-grid-cell-content")
     assert {"control", "task1/held_out", "task2/held_out"} <= set(cells)
     assert sorted(
         cell for cell in cells if cell.startswith("seed") and "_" in cell
@@ -117,9 +122,9 @@ def test_the_tasks_of_a_cluster_share_a_chart(window, tmp_path):
             recorder.add(cluster(task, 100 * look), np.full([2, 6], look), 0.1 * look)
         recorder.close()
     with shown(window, tmp_path, "scalars", "^charts/episodic_return$") as page:
-        rows = page.texts("scalar-card tb-data-table-content-row")
+        rows = texts(page, "scalar-card tb-data-table-content-row")
         assert [row.split()[0] for row in rows] == ["task1_catch", "task2_catch"]
-        assert page.count(tensorboard_pages.CURVE) == 2
+        assert page.locator(tensorboard_pages.CURVE).count() == 2
 
 
 def cluster(task, steps):
