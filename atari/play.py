@@ -1,6 +1,6 @@
 """Watching what was learned: plays the best path of a checkpoint, and makes a GIF."""
 
-import os
+import io
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +12,7 @@ import pathnet
 from atari import checkpoints, environments, settings
 from atari.parameter_servers import Shared
 from atari.scores import scores
+from common import disk
 from common import tf1 as tf
 from common.commandline import UserError
 
@@ -141,8 +142,8 @@ def play_episode(game: str, act: Callable, seed: int, frames: list | None) -> fl
 def write_gif(filename: str, frames: list[np.ndarray]) -> None:
     """Writes frames, uint8 [height, width, 3] each, as a GIF, whole or not at all."""
     first, *rest = (Image.fromarray(frame).quantize(32) for frame in frames)
-    partial = f"{filename}.partial"
+    content = io.BytesIO()
     first.save(
-        partial, "GIF", save_all=True, append_images=rest, duration=FRAME_MS, loop=0
+        content, "GIF", save_all=True, append_images=rest, duration=FRAME_MS, loop=0
     )
-    os.replace(partial, filename)
+    disk.write_atomically(filename, content.getvalue())

@@ -12,7 +12,7 @@ import pathnet
 from atari import checkpoints
 from atari.ga_graph import ClusterState
 from atari.scores import scores
-from common import events, results
+from common import disk, events, results
 from reports import tensorboard
 from reports.paths import draw_paths
 from reports.population import population_picture
@@ -111,7 +111,8 @@ class Recorder:
             "actors": actors,
             "fixed_path": active_modules(fixed_path) if fixed_path.any() else None,
         }
-        _write_json(os.path.join(self._folder, "status.json"), status)
+        target = os.path.join(self._folder, "status.json")
+        disk.write_atomically(target, json.dumps(status).encode())
 
     def close(self) -> None:
         """Ends the curves of a task: those of the next look are another task's."""
@@ -163,10 +164,3 @@ def active_modules(geopath: np.ndarray) -> str:
     separator = "" if geopath.shape[1] <= 10 else ","
     layers = [separator.join(map(str, np.flatnonzero(row))) for row in geopath]
     return " ".join(layers)
-
-
-def _write_json(filename, value):
-    partial = f"{filename}.partial"
-    with open(partial, "w") as file:
-        json.dump(value, file)
-    os.replace(partial, filename)

@@ -17,6 +17,7 @@ import codecs
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import sys
 import textwrap
@@ -129,6 +130,7 @@ def run(
             raise UserError(
                 f"flag --flagfile: names a file of no text: {error}"
             ) from error
+        _refuse_nan()
         if flags.FLAGS["help"].value:
             print(_help())
         elif with_files:
@@ -139,6 +141,14 @@ def run(
             )
         else:
             main()
+
+
+def _refuse_nan() -> None:
+    """Raises UserError where a flag is NaN, which lies within any bounds for absl."""
+    for name in flags.FLAGS:
+        value = flags.FLAGS[name].value
+        if isinstance(value, float) and math.isnan(value):
+            raise UserError(f"flag --{name}=nan: must be a number")
 
 
 def say(message: str) -> None:

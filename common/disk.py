@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import os
+from pathlib import Path
 from typing import IO
 
 # What fsync says of a file, or a folder, that has nothing to wait for.
@@ -59,3 +60,19 @@ def sync_names(folder: str | os.PathLike) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def write_atomically(filename: str | os.PathLike, data: bytes) -> None:
+    """Puts the whole of `data` in the file, or raises OSError and changes nothing."""
+    target = Path(filename)
+    # In the same folder, as a rename is atomic only within one file system.
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    finally:
+        # What keeps it from being written may keep it from being removed, too.
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from common import disk
 from reports.colours import (
     BACKGROUND,
     INK,
@@ -29,7 +30,7 @@ from reports.colours import (
 )
 from reports.paths import edge_curves, edge_shares, module_centres
 from reports.population import Snapshot
-from reports.style import blank_figure, despine, label_box, shade, write_atomically
+from reports.style import blank_figure, despine, label_box, shade
 
 GIF_DPI = 100
 GIF_SIZE = (720, 400)  # pixels
@@ -98,7 +99,7 @@ def animate_evolution(
         duration=[GIF_HOLD_MS if p in holds else GIF_FRAME_MS for p in chosen],
         loop=0,
     )
-    write_atomically(filename, buffer.getvalue())
+    disk.write_atomically(filename, buffer.getvalue())
 
 
 def _check_grids(frames: Sequence[Snapshot]) -> None:

@@ -5,11 +5,9 @@ importing this module neither picks a backend nor changes any global state. File
 written atomically: a reader sees the old picture or the new one, never a part of one.
 """
 
-import contextlib
 import io
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from common import disk
 from reports.colours import BACKGROUND, MUTED, PALE, PALE_EDGE
 
 PNG_DPI = 150
@@ -69,20 +68,4 @@ def save_png(filename: str | os.PathLike, figure: Figure) -> None:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=PNG_DPI)
-    write_atomically(filename, buffer.getvalue())
-
-
-def write_atomically(filename: str | os.PathLike, data: bytes) -> None:
-    """Puts the whole of `data` in the file, or raises OSError and changes nothing."""
-    target = Path(filename)
-    # In the same folder, as a rename is atomic only within one file system.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from error
-    finally:
-        # What keeps it from being written may keep it from being removed, too.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    disk.write_atomically(filename, buffer.getvalue())

@@ -49,7 +49,6 @@ NOT_OF_A_BATCH = {
     "resume": "start the batch again, and it goes on",
 }
 PICTURES = ("generations", "curves", "accuracies", "usage", "retention")
-LAST_SEED = 2**31 - 1
 MOST_JOBS = 1024
 POLL_SECONDS = 0.2
 STOP_SECONDS = 10  # until a process that has been told to end is killed
@@ -71,7 +70,7 @@ def main(script: str, count: str) -> None:
     given, values = commandline.given_flags(), commandline.flag_values()
     _refuse_flags(given)
     first = _first_seed(given, values["seed"])
-    repeats = _number("number of repeats", count, 1, LAST_SEED + 1 - first)
+    repeats = _number("number of repeats", count, 1, settings.LAST_SEED + 1 - first)
     jobs, task = _jobs(), _array_task()
     folder = os.environ.get("BATCH_DIR") or _folder(script, sys.argv[1:])
     os.makedirs(folder, exist_ok=True)
@@ -138,7 +137,7 @@ def _first_seed(given, seed):
     text = os.environ.get("FIRST_SEED")
     if not text:
         return seed
-    first = _number("FIRST_SEED", text, 0, LAST_SEED)
+    first = _number("FIRST_SEED", text, 0, settings.LAST_SEED)
     if "seed" in given and seed != first:
         raise UserError(f"flag --seed={seed}: FIRST_SEED is {first}; leave out one")
     return first

@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 
-from common import checkpoint, folders, network, shell
+from common import checkpoint, disk, folders, network, shell
 from common.commandline import UserError
 
 FOLDER = "checkpoints"  # in the folder of a run
@@ -134,8 +134,8 @@ def mark(run_folder: str, script: str, flags: dict) -> None:
       OSError: it cannot be written.
     """
     about = {"run": uuid.uuid4().hex, "script": script, "flags": flags}
-    with open(os.path.join(run_folder, RUN_FILE), "w") as file:
-        json.dump(about, file, indent=1)
+    text = json.dumps(about, indent=1)
+    disk.write_atomically(os.path.join(run_folder, RUN_FILE), text.encode())
 
 
 def _run_of(run_folder):

@@ -27,6 +27,7 @@ PATHS = (*DATA_DIRS, "save_dir", "load_dir")
 CHANGED_BY_RESUME = (*DATA_DIRS, "save_dir", "checkpoint_seconds")
 
 NOISES = ("salt", "salt_and_pepper", "none")
+LAST_SEED = 2**31 - 1
 # How candidates are trained, and what selects the winner.
 TOURNAMENTS = ("fair", "sequential")
 SELECTIONS = ("train", "test")
@@ -497,9 +498,14 @@ def _define_repeat_flags():
             0,
             "Seed of the first repeat; each further repeat has the next one.",
             0,
-            2**31 - 1,
+            LAST_SEED,
         )
         flags.DEFINE_integer("runs", 1, "Number of independent repeats.", lower_bound=1)
+    flags.register_multi_flags_validator(
+        ["seed", "runs"],
+        lambda f: f["seed"] + f["runs"] - 1 <= LAST_SEED,
+        f"the last repeat has a seed above {LAST_SEED}: make one of them smaller",
+    )
 
 
 def _define_data_flags():

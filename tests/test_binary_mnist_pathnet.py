@@ -830,7 +830,8 @@ BAD_FLAGS = {
 
 @pytest.mark.parametrize("flag", BAD_FLAGS)
 def test_a_bad_flag(scripts, cwd, flag):
-    assert_refused(scripts.fork(cwd, SCRIPT, flag), cwd, *BAD_FLAGS[flag])
+    refused = scripts.fork(cwd, SCRIPT, *flag.split())
+    assert_refused(refused, cwd, *BAD_FLAGS[flag])
 
 
 def test_a_bad_flag_in_a_process_of_its_own(scripts, cwd):

@@ -24,6 +24,7 @@ FLAGS = flags.FLAGS
 def define_flags():
     with commandline.flag_group("Sizes", commandline.NETWORK):
         flags.DEFINE_integer("size", 3, "How large.", lower_bound=1)
+        flags.DEFINE_float("rate", 0.5, "How often.", 0, 1)
     flags.register_validator("size", lambda v: v != 13, "no 13 here")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -86,6 +87,7 @@ def test_what_was_printed_comes_before_the_mistake(script):
         ("--size=large", "flag --size=large: "),
         ("--size=0", "flag --size=0: "),
         ("--size=13", "flag --size=13: no 13 here"),
+        ("--rate=nan", "flag --rate=nan: must be a number"),
         ("--sise=4", "Unknown command line flag 'sise'. Did you mean: size ?"),
         ("--size", "Missing value for flag --size"),
         ("--nosize", "Unknown command line flag 'nosize'"),

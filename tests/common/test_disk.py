@@ -4,11 +4,13 @@ import errno
 import fcntl
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common import checkpoint, disk, folders, results
+from supervised import checkpoints
 
 NO_LOCKS = [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EIO]
 NO_SYNC = [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP]
@@ -102,3 +104,19 @@ def test_a_full_disk_is_not_passed_over(tmp_path, monkeypatch, number):
     with pytest.raises(OSError):
         checkpoint.write(tmp_path / "net", {}, {})
     assert not (tmp_path / "net").exists()
+
+
+def test_a_file_that_finds_no_room_is_named_and_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "write_bytes", fail(errno.ENOSPC))
+    target = tmp_path / "run.json"
+    with pytest.raises(OSError) as raised:
+        disk.write_atomically(target, b"{}")
+    assert raised.value.filename == str(target)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_run_is_finds_no_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "write_bytes", fail(errno.ENOSPC))
+    with pytest.raises(OSError) as raised:
+        checkpoints.mark(str(tmp_path), "binary_mnist_pathnet.py", {})
+    assert raised.value.filename == str(tmp_path / "run.json")
