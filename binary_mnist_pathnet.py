@@ -26,7 +26,7 @@ from supervised.settings import (
     of_task,
     read_binary_mnist,
 )
-from supervised.streams import FAKE_DATA, NOISE, random_stream
+from supervised.streams import FAKE_DATA, NOISE, TRAIN_IMAGES, random_stream
 from supervised.tournaments import Task
 
 
@@ -64,15 +64,16 @@ def with_noise(
         )
         for split in splits
     ]
-    return Task(name, name.replace("v", " vs "), *noisy)
+    count = of_task(settings.train_images, number)
+    train = datasets.few(noisy[0], count, random_stream(seed, TRAIN_IMAGES, number))
+    return Task(name, name.replace("v", " vs "), train, noisy[1])
 
 
 def main() -> None:
     """Learns the tasks in sequence, as often as the flags say."""
     settings = read_binary_mnist()
     pairs, data = load(settings)
-    fewest = min(len(train.labels) for train, _ in pairs)
-    experiment = Experiment(settings, 28 * 28, classes=2, images=fewest, data=data)
+    experiment = Experiment(settings, 28 * 28, classes=2, data=data)
     for repeat in experiment.repeats():  # a seed each, under each control
         for number, (name, splits) in enumerate(zip(settings.tasks, pairs)):
             task = with_noise(name, splits, settings, number, repeat.seed)

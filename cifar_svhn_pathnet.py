@@ -21,9 +21,10 @@ from supervised.settings import (
     CIFAR_SVHN_TITLES,
     Settings,
     define_cifar_svhn_flags,
+    of_task,
     read_cifar_svhn,
 )
-from supervised.streams import FAKE_DATA, random_stream
+from supervised.streams import FAKE_DATA, TRAIN_IMAGES, random_stream
 from supervised.tournaments import Task
 
 
@@ -40,13 +41,16 @@ def main() -> None:
     """Learns the tasks in sequence, as often as the flags say."""
     settings = read_cifar_svhn()
     loaded = {name: load(name, settings) for name in dict.fromkeys(settings.tasks)}
-    fewest = min(len(dataset.train.labels) for dataset in loaded.values())
     data = {name: datasets.describe(dataset) for name, dataset in loaded.items()}
-    experiment = Experiment(settings, 32 * 32 * 3, classes=10, images=fewest, data=data)
+    experiment = Experiment(settings, 32 * 32 * 3, classes=10, data=data)
     for repeat in experiment.repeats():  # a seed each, under each control
-        for name in settings.tasks:
-            splits = loaded[name].train, loaded[name].test
-            task = Task(name, CIFAR_SVHN_TITLES[name], *splits)
+        for number, name in enumerate(settings.tasks):
+            train = datasets.few(
+                loaded[name].train,
+                of_task(settings.train_images, number),
+                random_stream(repeat.seed, TRAIN_IMAGES, number),
+            )
+            task = Task(name, CIFAR_SVHN_TITLES[name], train, loaded[name].test)
             for tournament in repeat.tournaments(task):  # max_steps of them
                 paths = tournament.draw()  # B candidates of the population
                 fitness = tournament.train(paths)  # alike, on the same mini-batches

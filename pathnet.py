@@ -278,7 +278,7 @@ def freeze(fixed_path: np.ndarray, geopath: np.ndarray) -> np.ndarray:
 # Modules
 #
 # A module computes ReLU(Wx + b), x or their sum. A layer adds up its active modules, and
-# may divide the sum by M.
+# may divide the sum by M, or by its own root mean square.
 # --------------------------------------------------------------------------------------
 
 
@@ -301,11 +301,26 @@ FIRST_LAYER_KIND = "linear"
 # Name -> kinds that the modules of every later layer take in turn.
 MIXTURES = {"mixed": ("skip", "linear", "residual"), "linear": ("linear",)}
 
-# Name -> whether the sum is divided by M, in the layers before the last and in the last.
+
+class Aggregation(NamedTuple):
+    """What becomes of the sum of a layer's active modules.
+
+    Attributes:
+      divides_earlier, divides_last: whether it is divided by M, in the layers before the
+        last one and in the last.
+      normalizes: whether it is divided by its root mean square, see `normalize`.
+    """
+
+    divides_earlier: bool = False
+    divides_last: bool = False
+    normalizes: bool = False
+
+
 AGGREGATIONS = {
-    "average": (True, True),
-    "sum": (False, False),
-    "last_average": (False, True),
+    "average": Aggregation(divides_earlier=True, divides_last=True),
+    "sum": Aggregation(),
+    "last_average": Aggregation(divides_last=True),
+    "normalized": Aggregation(normalizes=True),
 }
 
 
@@ -360,15 +375,21 @@ class Grid:
         """Returns the modules that compute when a path does: binary [L, M]."""
         return np.maximum(geopath, fixed_path) if self.fixed_path_active else geopath
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether each layer's output is divided by its root mean square."""
+        return AGGREGATIONS[self.aggregation].normalizes
+
     def gains(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns what a module's ReLU and its input count for in its layer's output.
 
         Returns:
           (relu_gain, skip_gain), float32 [L, M] each: the output of a layer is the sum
-          over its active modules of relu_gain * ReLU(Wx + b) + skip_gain * x.
+          over its active modules of relu_gain * ReLU(Wx + b) + skip_gain * x, which
+          `normalize` may scale.
         """
-        earlier, last = AGGREGATIONS[self.aggregation]
-        divided = [earlier] * (self.L - 1) + [last]
+        rule = AGGREGATIONS[self.aggregation]
+        divided = [rule.divides_earlier] * (self.L - 1) + [rule.divides_last]
         divisor = np.where(divided, self.M, 1).astype(np.float32)
         kinds = [[MODULE_KINDS[name] for name in row] for row in self.kinds()]
         gains = np.array(kinds, np.float32) / divisor[:, None, None]
@@ -421,6 +442,10 @@ class Modules(NamedTuple):
     skip_gain: Any
 
 
+# Keeps an image whose units are all 0 from a division by 0.
+NORMALIZE_EPSILON = 1e-6
+
+
 def scale_pixels(images: Any, centred: bool) -> Any:
     """Returns bytes as float32 in [0, 1], or in [-0.5, 0.5] if centred."""
     pixels = tf.cast(images, tf.float32) / 255
@@ -430,6 +455,16 @@ def scale_pixels(images: Any, centred: bool) -> Any:
 def aggregate(pre: Any, relu_gain: Any) -> Any:
     """Returns relu_gain [B, slots] * ReLU(pre [B, slots, filt, n]), summed over slots."""
     return tf.reduce_sum(tf.nn.relu(pre) * relu_gain[..., None, None], 1)
+
+
+def normalize(x: Any) -> Any:
+    """Divides x [B, units, n] by its root mean square over the units of each image.
+
+    Then neither the number of active modules nor M changes the size of what a layer puts
+    out: RMSNorm without a gain (Zhang and Sennrich 2019, arXiv 1910.07467, equation 4).
+    """
+    mean_square = tf.reduce_mean(tf.square(x), 1, keepdims=True)
+    return x * tf.math.rsqrt(mean_square + NORMALIZE_EPSILON)
 
 
 def layer_output(
@@ -628,6 +663,8 @@ class PathNet:
             modules = self._gather(layer, active[:, layer], slots)
             skip_gain = modules.skip_gain if layer else None
             x = layer_output(x, modules.parameters, modules.relu_gain, skip_gain)
+            if self.grid.normalizes:
+                x = normalize(x)
         kernel, bias = self.head.kernel.value, self.head.bias.value
         logits = tf.matmul(kernel[self.task], x[0]) + bias[self.task][:, None]
         hits = tf.equal(tf.argmax(logits, 0, output_type=tf.int32), self.labels)

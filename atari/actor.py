@@ -13,7 +13,7 @@ from atari import environments, sessions, settings
 from atari.cluster import Cluster
 from atari.parameter_servers import Shared
 from atari.sessions import LOST
-from common import events
+from common import events, folders
 from common import tf1 as tf
 from common.commandline import say
 
@@ -112,7 +112,11 @@ def run(
       role: the cluster and this process of it.
       grid, learning: what is built, and how it learns.
       plan: games, number of environments and threads, seed, folder.
+
+    Raises:
+      OSError: the folder cannot be made or written.
     """
+    os.makedirs(plan.folder, exist_ok=True)
     server = sessions.serve(role, plan.threads)
     task = 0
     while task < len(plan.games):
@@ -213,9 +217,9 @@ class Curves:
     """
 
     def __init__(self, folder: str, number: int, task: int, game: str, graph) -> None:
-        name = os.path.join(folder, f"task{task + 1}_{game}", f"actor_{number}")
+        own = folders.below(folder, f"task{task + 1}_{game}", f"actor_{number}")
         graph = graph if number == 0 else None
-        self._events = events.Events(name, graph, DESCRIPTIONS)
+        self._events = events.Events(own, graph, DESCRIPTIONS)
         self._begin_point()
 
     def _begin_point(self):

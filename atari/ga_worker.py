@@ -68,7 +68,8 @@ class GaWorker:
           OSError: that folder cannot be made or written.
           RuntimeError: the loop did not decide on a look.
         """
-        os.makedirs(self._plan.checkpoint_dir, exist_ok=True)
+        for folder in (self._plan.folder, self._plan.checkpoint_dir):
+            os.makedirs(folder, exist_ok=True)
         folders.occupy(self._plan.checkpoint_dir)
         self._load()  # refuses that of other settings before anything is started
         server = sessions.serve(self._role, self._plan.threads)

@@ -12,7 +12,7 @@ import pathnet
 from atari import checkpoints
 from atari.ga_graph import ClusterState
 from atari.scores import scores
-from common import disk, events, results
+from common import disk, events, folders, results
 from reports import tensorboard
 from reports.paths import draw_paths
 from reports.population import population_picture
@@ -73,7 +73,7 @@ class Recorder:
 
     def _begin_task(self, task):
         name = f"task{task + 1}_{self._games[task]}"
-        folder = os.path.join(self._folder, name)
+        folder = folders.below(self._folder, name)
         self._events = events.Events(folder, descriptions=DESCRIPTIONS)
         self._events.text("flags", events.as_markdown(self._flags))
 

@@ -177,6 +177,9 @@ class MaskedPathNet:
                 grid.aggregation == "last_average" and is_last
             ):
                 x /= grid.M
+            if grid.aggregation == "normalized":
+                mean_square = tf.reduce_mean(x**2, 1, keepdims=True)
+                x /= tf.sqrt(mean_square + 1e-6)
         kernel, bias = self.head_kernel[self.task], self.head_bias[self.task]
         self._logits = tf.matmul(x, kernel, transpose_b=True) + bias
 

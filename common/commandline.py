@@ -13,6 +13,9 @@ A script defines its flags with absl, in groups that say what they decide, and r
 from common import interrupts  # before all else: Ctrl-C is one line from here on
 
 # isort: split
+from common import packages  # noqa: F401, before any of them is imported
+
+# isort: split
 import codecs
 import contextlib
 import dataclasses

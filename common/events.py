@@ -59,11 +59,10 @@ class Events:
         """Starts a new file of events next to those of earlier processes.
 
         Args:
-          folder: is made if there is none.
+          folder: of the run, which is there.
           graph: is shown by TensorBoard, if given.
           descriptions: what curves show, by tag: a sentence of Markdown each.
         """
-        os.makedirs(folder, exist_ok=True)
         self._not_described = dict(descriptions or {})
         self._filename = _new_filename(folder)
         self._flushed = time.monotonic()

@@ -1,5 +1,6 @@
 """The folder of a run: one of its own, whatever else is there."""
 
+import contextlib
 import itertools
 import os
 from collections.abc import Sequence
@@ -37,6 +38,24 @@ def new(log_dir: str, name: str) -> str:
             return folder
         except FileExistsError:
             continue
+
+
+def below(folder: str, *names: str) -> str:
+    """Makes folders within each other in one that is there, as far as they are not yet.
+
+    Of a run's folder that was deleted meanwhile, nothing comes back in this way.
+
+    Returns:
+      The path of the innermost one.
+
+    Raises:
+      OSError: they cannot be made, or `folder` is gone; names the folder.
+    """
+    for name in names:
+        folder = os.path.join(folder, name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+    return folder
 
 
 def occupy(folder: str) -> None:

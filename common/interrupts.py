@@ -59,11 +59,11 @@ def _exit(number: int, frame: FrameType | None) -> None:
     os._exit(STATUS)
 
 
-def _is_script() -> bool:
+def is_script() -> bool:
     """Whether this process runs a script of the project, and not one that imports it."""
     file = getattr(sys.modules["__main__"], "__file__", None) or ""
     return os.path.dirname(os.path.realpath(file)) == _PROJECT
 
 
-if _is_script():
+if is_script():
     exit_at_once()

@@ -94,6 +94,7 @@ _OF_BOTH = {
     "select_by": "train",
     "mini_batches": "random",
     "fixed_path_random": False,
+    "train_images": "all",
 }
 # Script -> its flags that were added after results were first published, each with the
 # value for what the script did before.

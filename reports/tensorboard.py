@@ -73,7 +73,7 @@ def write_row(folder: str, result: dict) -> None:
     decisive = commandline.flag_names(commandline.NETWORK, commandline.LEARNING)
     flags = {name: result["flags"].get(name) for name in decisive}
     about = {"control": _control(result), "tasks": _tasks(result)}
-    _write_row(os.path.join(folder, ROW), result, flags | about, {})
+    _write_row(folders.below(folder, ROW), result, flags | about, {})
 
 
 def _empty_folder(folder):

@@ -1,13 +1,13 @@
-"""PathNet and what it is compared with: what a task starts from, and what is frozen.
+"""PathNet and what it is compared with.
 
-Each control overrides these two and nothing else: the tournaments, the data and their
-order are the same for all of them.
+Each control overrides what a task starts from, what is frozen, or how the winner of a
+tournament comes about, and nothing else: the data and their order are the same for all.
 """
 
 import numpy as np
 
 import pathnet
-from supervised.streams import POPULATION, random_stream
+from supervised.streams import FROZEN, POPULATION, random_stream
 
 
 class PathNet:
@@ -15,6 +15,8 @@ class PathNet:
 
     name = "pathnet"
     fixed_size = False  # whether the grid has no more modules than a path may use
+    first_task_alike = True  # whether the first task is learned as PathNet does
+    freezes = True  # whether later tasks find frozen modules
 
     def population(
         self,
@@ -43,17 +45,83 @@ class PathNet:
         rng = random_stream(seed, POPULATION, task)
         return pathnet.random_paths(rng, candi, grid.L, grid.M, grid.N, replacement)
 
-    def frozen(self, fixed_path: np.ndarray, geopath: np.ndarray) -> np.ndarray:
-        """The frozen modules, binary [L, M], once a task has ended on a best path."""
-        return pathnet.freeze(fixed_path, geopath)
+    def frozen(
+        self, seed: int, fixed_path: np.ndarray, geopaths: list[np.ndarray]
+    ) -> np.ndarray:
+        """The frozen modules once a task has ended on a best path.
+
+        Args:
+          seed: of the repeat. fixed_path: binary [L, M], the modules frozen so far.
+          geopaths: binary [L, M] each, the best paths of the tasks so far.
+
+        Returns:
+          Binary [L, M].
+        """
+        return pathnet.freeze(fixed_path, geopaths[-1])
+
+    def selection(
+        self, rng: np.random.Generator, fitness: np.ndarray, enough: float
+    ) -> np.ndarray:
+        """What selects the winner of a tournament: the candidate that has the most of it.
+
+        Args:
+          rng: for what is drawn. fitness: float [B].
+          enough: the fitness with which a task ends.
+
+        Returns:
+          float [B].
+        """
+        return fitness
+
+
+class NoSelection(PathNet):
+    """The winner is drawn, until one is good enough to end the task: what evolution adds."""
+
+    name = "no_selection"
+    first_task_alike = False
+
+    def selection(
+        self, rng: np.random.Generator, fitness: np.ndarray, enough: float
+    ) -> np.ndarray:
+        return fitness if fitness.max() >= enough else rng.random(len(fitness))
+
+
+class RandomFrozen(PathNet):
+    """Untrained modules are frozen, drawn at random: what freezing anything does.
+
+    As many in each layer as the best path has. They are initialized again, like all
+    others, when the next task begins.
+    """
+
+    name = "random_frozen"
+
+    def population(
+        self, net: pathnet.PathNet, seed: int, kept: np.ndarray, paths: list, candi: int,
+        replacement: bool,
+    ) -> np.ndarray:  # fmt: skip
+        nothing = np.zeros_like(kept)
+        return super().population(net, seed, nothing, paths, candi, replacement)
+
+    def frozen(
+        self, seed: int, fixed_path: np.ndarray, geopaths: list[np.ndarray]
+    ) -> np.ndarray:
+        rng = random_stream(seed, FROZEN, len(geopaths))
+        # Ranks of random numbers, those of modules that are frozen already behind.
+        order = np.argsort(rng.random(fixed_path.shape) + fixed_path, axis=1)
+        ranks = np.argsort(order, axis=1)
+        drawn = ranks < geopaths[-1].sum(1, keepdims=True)
+        return pathnet.freeze(fixed_path, drawn.astype(np.float32))
 
 
 class Scratch(PathNet):
     """Nothing is frozen, so every task has a new network: independent learning."""
 
     name = "scratch"
+    freezes = False
 
-    def frozen(self, fixed_path: np.ndarray, geopath: np.ndarray) -> np.ndarray:
+    def frozen(
+        self, seed: int, fixed_path: np.ndarray, geopaths: list[np.ndarray]
+    ) -> np.ndarray:
         return fixed_path
 
 
@@ -83,6 +151,7 @@ class FixedSize(Scratch):
 
     name = "fixed_size"
     fixed_size = True
+    first_task_alike = False
 
     def population(
         self, net: pathnet.PathNet, seed: int, kept: np.ndarray, paths: list, candi: int,
@@ -93,5 +162,13 @@ class FixedSize(Scratch):
 
 
 CONTROLS = {
-    control.name: control for control in (PathNet(), Scratch(), FineTune(), FixedSize())
+    control.name: control
+    for control in (
+        PathNet(),
+        Scratch(),
+        FineTune(),
+        FixedSize(),
+        RandomFrozen(),
+        NoSelection(),
+    )
 }

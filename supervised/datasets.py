@@ -238,6 +238,29 @@ def two_classes(split: Split, first: int, second: int) -> Split:
     return Split(split.images[kept], labels)
 
 
+def few(split: Split, count: int | None, rng: np.random.Generator) -> Split:
+    """Keeps so many images of a split, drawn and balanced over its classes.
+
+    With the same random numbers, the images of a smaller count are among those of a
+    larger one.
+
+    Args:
+      split: to draw from; all of its images where it has no more than count.
+      count: how many to keep, the same number of each class give or take one; None: all.
+      rng: for the draw.
+    """
+    if count is None:
+        return split
+    order = rng.permutation(len(split.labels))
+    labels = split.labels[order]
+    place_in_class = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        of_class = labels == label
+        place_in_class[of_class] = np.arange(of_class.sum())
+    kept = order[np.argsort(place_in_class, kind="stable")[:count]]
+    return Split(split.images[kept], split.labels[kept])
+
+
 def add_noise(
     images: np.ndarray, noise: str, rng: np.random.Generator, share: float = 0.5
 ) -> np.ndarray:

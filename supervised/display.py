@@ -89,6 +89,7 @@ class SingleDisplay:
         """Says what the later tasks have left of the earlier ones."""
         is_random = result["flags"].get("fixed_path_random", False)
         is_random &= result["control"] == "pathnet"
+        is_random |= result["control"] == "random_frozen"
         for number, outcome in enumerate(outcomes[:-1]):
             now = result["retention"][-1][number]
             verdict = "unchanged" if now == outcome.accuracy_test else "CHANGED"

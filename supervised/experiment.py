@@ -1,6 +1,6 @@
 """An experiment: repeats of the same tasks, a seed each, under each control.
 
-experiment = Experiment(settings, inputs, classes, images)
+experiment = Experiment(settings, inputs, classes, data)
 for repeat in experiment.repeats():                    # a seed each, under each control
     for task in tasks:
         for tournament in repeat.tournaments(task):    # until a winner is good enough
@@ -13,6 +13,7 @@ for repeat in experiment.repeats():                    # a seed each, under each
 
 import dataclasses
 import datetime
+import functools
 import os
 import time
 from collections.abc import Iterator
@@ -46,22 +47,18 @@ class Experiment:
       first_task: of the last repeat; what further controls of its seed begin with.
     """
 
-    def __init__(
-        self, settings: Settings, inputs: int, classes: int, images: int, data: dict
-    ):
+    def __init__(self, settings: Settings, inputs: int, classes: int, data: dict):
         """Builds the grid.
 
         Args:
           settings: of the script.
           inputs: pixels of an image. classes: of each task.
-          images: size of the smallest training set.
           data: what `datasets.describe` says of each data set, by name. It is recorded:
             results of other data are results of another setting.
 
         Raises:
-          UserError: a task has fewer images than a generation needs, the grid or the
-            population does not fit into memory, or the network not into the grid.
-            Or the results file is damaged.
+          UserError: the grid or the population does not fit into memory, or the network
+            not into the grid. Or the results file is damaged.
           OSError: the folder of the run cannot be made, or its results cannot be written.
         """
         self.settings = settings
@@ -72,7 +69,6 @@ class Experiment:
         )
         training = settings.training
         sizes.check_memory(grid, training, settings.candi)
-        sizes.check_images(training, images)
         # A sequential tournament, as well as fine-tuning, trains a candidate alone.
         alone = "finetune" in settings.controls or "sequential" in settings.tournaments
         self._nets = {False: TrainablePathNet(grid, training, alone=alone)}
@@ -125,11 +121,9 @@ class Experiment:
         settings = self.settings
         if not self._records():
             return recorder.NoRecorder()
-        folder = self.folder
-        if settings.runs > 1:
-            folder = os.path.join(folder, f"seed_{seed}")
-        if len(settings.controls) > 1:
-            folder = os.path.join(folder, control)
+        names = [f"seed_{seed}"] if settings.runs > 1 else []
+        names += [control] if len(settings.controls) > 1 else []
+        folder = folders.below(self.folder, *names)
         net = self.net_of(CONTROLS[control])
         return recorder.Recorder(folder, net, settings.test_every, settings.flags)
 
@@ -189,7 +183,7 @@ class Experiment:
         """Has compiled, in a thread, what the first tasks run under the first control."""
         settings, first = self.settings, len(self.settings.network.tasks)
         control = CONTROLS[settings.controls[0]]
-        freezes = "pathnet" in settings.controls
+        freezes = any(CONTROLS[name].freezes for name in settings.controls)
         shapes = [
             (
                 settings.B if settings.is_fair(task) and not control.fixed_size else 1,
@@ -318,9 +312,8 @@ class Repeat:
             raise RuntimeError(
                 "the task is not over: its tournaments come to an end first"
             )
-        self._fixed_path = self._control.frozen(
-            self._fixed_path, self.outcomes[-1].geopath
-        )
+        geopaths = [outcome.geopath for outcome in self.outcomes]
+        self._fixed_path = self._control.frozen(self.seed, self._fixed_path, geopaths)
         self._is_over = False
 
     def overlap(self) -> int:
@@ -399,6 +392,7 @@ class Repeat:
                 settings.paths,
                 settings.mutation_rate,
             ),
+            functools.partial(self._control.selection, enough=settings.stop_accuracy),
         )
 
     def _check_is_finite(self, task, generation, *values):
@@ -448,7 +442,7 @@ class Repeat:
         if (
             number == 0
             and len(self._settings.controls) > 1
-            and not self._control.fixed_size
+            and self._control.first_task_alike
         ):
             self._experiment.first_task = FirstTask(
                 self.seed,
@@ -458,15 +452,12 @@ class Repeat:
             )
 
     def _shares_first_task(self):
-        """Whether another control has just learned the first task of this seed.
-
-        All controls on the whole grid learn it alike.
-        """
+        """Whether another control has just learned the first task of this seed, alike."""
         learned = self._experiment.first_task
         return (
             learned is not None
             and learned.seed == self.seed
-            and not self._control.fixed_size
+            and self._control.first_task_alike
         )
 
     def _take_over(self, learned):

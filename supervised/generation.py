@@ -609,9 +609,10 @@ class _Trainer:
         *later, head = layers
         grid, n = self.grid, self.training.batch_num
         pre = tf.reshape(pre, [self.B, grid.N, grid.filt, n])
-        x = pathnet.aggregate(pre, self.gains.first) + frozen
+        normalize = pathnet.normalize if grid.normalizes else tf.identity
+        x = normalize(pathnet.aggregate(pre, self.gains.first) + frozen)
         for layer, gains in zip(later, self.gains.later):
-            x = pathnet.layer_output(x, layer, *gains, _small_matmul)
+            x = normalize(pathnet.layer_output(x, layer, *gains, _small_matmul))
         # So few classes: sums are faster for the gradients, too.
         return _matmul_as_sums(head.kernel.value, x) + head.bias.value[..., None]
 

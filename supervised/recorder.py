@@ -5,14 +5,13 @@ on, so that one chart has the curves of all tasks over each other. What goes on 
 task to the next is in the folder itself.
 """
 
-import contextlib
-import os
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
 import pathnet
+from common import folders
 from common.events import Events, as_markdown
 from reports import tensorboard
 from reports.population import Snapshot, population_picture
@@ -66,9 +65,7 @@ class Recorder:
 
     def begin(self, number: int, task: Task, generation: int) -> None:
         """Goes on with a task, numbered from 0 on, that has had so many generations."""
-        folder = os.path.join(self.folder, f"task{number + 1}_{task.name}")
-        with contextlib.suppress(FileExistsError):  # of a run that is resumed
-            os.mkdir(folder)  # and no folder above: one that was deleted stays so
+        folder = folders.below(self.folder, f"task{number + 1}_{task.name}")
         self._task_events = Events(folder, descriptions=OF_A_TASK)
         self._last = (self._before + generation, time.monotonic())
 

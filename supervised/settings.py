@@ -60,6 +60,8 @@ class Settings:
       controls: names of the controls, each of which every seed is learned with.
       noise: one of NOISES, or None where the script adds none.
       noise_shares: of each task, the share of pixels with noise; see `of_task`.
+      train_images: of each task, how many training images it has, or None for all; see
+        `of_task`.
       fake_data: whether data are generated.
       data_dirs: folder of each data set, by name, or None.
       log_dir: folder in which the run makes its own.
@@ -96,6 +98,7 @@ class Settings:
     controls: list
     noise: str | None
     noise_shares: tuple
+    train_images: tuple
     fake_data: bool
     data_dirs: dict
     log_dir: str
@@ -285,7 +288,7 @@ def _define_grid_flags(M, N, centred):
             list(pathnet.AGGREGATIONS),
             "How the outputs of a layer's active modules become the layer's output: "
             "average divides their sum by M, sum does not, last_average does in the last "
-            "layer.",
+            "layer, normalized divides it by its root mean square over the units.",
         )
         flags.DEFINE_enum(
             "module_kinds",
@@ -379,7 +382,8 @@ def _define_evolution_flags():
             "What each repeat is learned with, one or more of: pathnet; scratch, every "
             "task on a new network; finetune, task 1's best path alone, trained on for "
             "every later task; fixed_size, a network of N modules a layer, without "
-            "evolution.",
+            "evolution; random_frozen, untrained modules are frozen in place of the best "
+            "path; no_selection, the winners of tournaments are drawn.",
         )
     flags.register_multi_flags_validator(
         ["B", "candi"],
@@ -466,6 +470,10 @@ def _is_share(text):
         return False
 
 
+def _is_count(text):
+    return re.fullmatch("[1-9][0-9]{0,8}", text, re.ASCII) is not None
+
+
 def _select_in_sequence(select_by, tournament):
     """Whether no task is selected by held-out images in fair tournaments."""
     selections, tournaments = select_by.split(","), tournament.split(",")
@@ -516,6 +524,19 @@ def _define_data_flags():
             "Folder of the data; without it, the data that come with the project, or a "
             "download into the user's cache.",
         )
+    with commandline.flag_group("Few examples", LEARNING):
+        flags.DEFINE_string(
+            "train_images",
+            "all",
+            "Number of training images, drawn and balanced over the classes, or all. One "
+            "for each task and all that follow: all,30 leaves 30 to every task but the "
+            "first. Held-out images stay whole.",
+        )
+    flags.register_validator(
+        "train_images",
+        lambda v: all(n == "all" or _is_count(n) for n in v.split(",")),
+        "must be a number from 1 on, or all, or one for each task, such as all,30",
+    )
     with commandline.flag_group("Generated data", NETWORK):
         flags.DEFINE_bool(
             "fake_data",
@@ -609,11 +630,6 @@ def _read(script, is_task, more, data_dirs):
         another script or with other flags; --save_dir exists.
       OSError: a file cannot be read.
     """
-    if FLAGS.dropout is not None:
-        print(
-            "note: --dropout has no effect, here as in the original: no layer drops units",
-            file=sys.stderr,
-        )
     loaded = _load_network(script, is_task)
     learned = [task["name"] for task in loaded.tasks]
     _check_tasks_are_named(learned)
@@ -621,9 +637,11 @@ def _read(script, is_task, more, data_dirs):
     recorded = _recorded_flags()
     if FLAGS.save_dir is not None:
         _check_save_dir(loaded, recorded)
+    tasks = list(loaded.names) if is_resumed else [*learned, *more]
+    _say_what_has_no_effect(recorded, len(tasks))
     return Settings(
         script=script,
-        tasks=list(loaded.names) if is_resumed else [*learned, *more],
+        tasks=tasks,
         network=loaded,
         loaded_from=FLAGS.resume or FLAGS.load_dir,
         grid={
@@ -654,6 +672,10 @@ def _read(script, is_task, more, data_dirs):
         controls=FLAGS.control,
         noise=recorded.get("noise"),
         noise_shares=tuple(map(float, recorded.get("noise_share", "0").split(","))),
+        train_images=tuple(
+            None if value == "all" else int(value)
+            for value in FLAGS.train_images.split(",")
+        ),
         fake_data=FLAGS.fake_data,
         data_dirs=data_dirs(),
         log_dir=FLAGS.log_dir,
@@ -666,6 +688,26 @@ def _read(script, is_task, more, data_dirs):
         flags=recorded,
         may_differ=commandline.flag_names(REPEAT, PLACE),
     )
+
+
+def _say_what_has_no_effect(recorded, tasks):
+    """Notes for flags that were given in vain, of a run with so many tasks."""
+    notes = []
+    if FLAGS.dropout is not None:
+        notes.append(
+            "--dropout has no effect, here as in the original: no layer drops units"
+        )
+    if recorded.get("noise") == "none" and FLAGS["noise_share"].present:
+        notes.append("--noise_share has no effect with --noise=none")
+    for name in ("noise_share", "train_images", "tournament", "select_by"):
+        values = str(recorded.get(name, "")).split(",")
+        if len(values) > tasks:
+            notes.append(
+                f"--{name}={','.join(values)} has a value for {len(values)} tasks, and "
+                f"{tasks} {'is' if tasks == 1 else 'are'} learned: the rest has no effect"
+            )
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _training():

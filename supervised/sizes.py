@@ -1,20 +1,10 @@
-"""Whether a grid and its training fit the machine and the data, before anything tries."""
+"""Whether a grid and its training fit into the machine, before anything tries."""
 
 import os
 
 import pathnet
 from common.commandline import UserError
 from supervised.generation import Training
-
-
-def check_images(training: Training, images: int) -> None:
-    """Raises UserError if a task has fewer images than a generation needs."""
-    needed = training.T * training.batch_num
-    if needed > images:
-        raise UserError(
-            f"flags --T={training.T} --batch_num={training.batch_num}: a generation needs "
-            f"{needed} different images and a task has {images}"
-        )
 
 
 def check_memory(grid: pathnet.Grid, training: Training, candi: int) -> None:

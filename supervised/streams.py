@@ -2,7 +2,9 @@
 
 import numpy as np
 
-FAKE_DATA, NOISE, POPULATION, TOURNAMENT = range(4)  # the purposes
+FAKE_DATA, NOISE, POPULATION, TOURNAMENT, FROZEN, TRAIN_IMAGES = range(
+    6
+)  # the purposes
 
 
 def random_stream(

@@ -1,6 +1,7 @@
 """One tournament: B candidates are drawn, trained and compared (section 2.2)."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -130,7 +131,8 @@ class Trainer:
         if self.in_order:
             first = (self.generation - 1) * self.images
             return (first + np.arange(self.images)) % count
-        return rng.choice(count, self.images, replace=False)
+        # Of fewer images than a generation needs, some come more than once.
+        return rng.choice(count, self.images, replace=self.images > count)
 
     def _test_accuracy(self, geopath):
         active = self.net.grid.active(geopath, self.fixed_path)
@@ -152,6 +154,7 @@ class Tournament:
         rng: np.random.Generator,
         trainer: Trainer,
         mutation: dict,
+        selection: Callable[[np.random.Generator, np.ndarray], np.ndarray],
     ):
         """
         Args:
@@ -161,6 +164,7 @@ class Tournament:
           rng: for all that is drawn, in this order: candidates, mini-batches, mutations.
           trainer: what trains them.
           mutation: arguments of `pathnet.mutate`.
+          selection: of (rng, fitness): the candidate with the most of it, float [B], wins.
         """
         self._number = number
         self._population = population
@@ -168,6 +172,7 @@ class Tournament:
         self._rng = rng
         self._trainer = trainer
         self._mutation = mutation
+        self._selection = selection
         self._next = "draw"
 
     def draw(self) -> np.ndarray:
@@ -196,7 +201,11 @@ class Tournament:
         """
         self._expect("overwrite_losers", None)
         self._population[self._drawn], self._winner = pathnet.overwrite_losers(
-            self._rng, self._paths, fitness, self._trainer.net.grid.M, **self._mutation
+            self._rng,
+            self._paths,
+            self._selection(self._rng, fitness),
+            self._trainer.net.grid.M,
+            **self._mutation,
         )
 
     def generation(self) -> Generation:

@@ -57,4 +57,6 @@ def numpy_logits(grid, parameters, active, images, task):
             grid.aggregation == "last_average" and layer == grid.L - 1
         )
         x = out / grid.M if averages else out
+        if grid.aggregation == "normalized":
+            x = out / np.sqrt((out**2).mean(1, keepdims=True) + 1e-6)
     return x @ parameters["output/kernel"][task].T + parameters["output/bias"][task]

@@ -265,6 +265,7 @@ def test_the_result_says_how_it_came_about(default_run):
         "mini_batches": "random",
         "fixed_path_random": False,
         "noise_share": "0.5",
+        "train_images": "all",
         "T": 50,
         "batch_num": 16,
         "optimizer": "sgd",
@@ -641,6 +642,27 @@ def test_the_held_out_curve_can_have_a_point_a_generation(scripts, cwd):
 TINY = ("--L=2", "--T=5", "--max_steps=4", "--filt=10", "--fake_data")
 
 
+IN_VAIN = {
+    (
+        "--tournament=fair,sequential,fair",
+    ): "--tournament=fair,sequential,fair has a value "
+    "for 3 tasks, and 2 are learned: the rest has no effect",
+    ("--noise_share=0.5,0.1", "--tasks=1v3"): "--noise_share=0.5,0.1 has a value for 2 "
+    "tasks, and 1 is learned: the rest has no effect",
+    (
+        "--noise=none",
+        "--noise_share=0.3",
+    ): "--noise_share has no effect with --noise=none",
+}
+
+
+@pytest.mark.parametrize("given", IN_VAIN, ids=" ".join)
+def test_flags_that_are_given_in_vain_have_a_note(scripts, cwd, given):
+    finished = scripts.fork(cwd, SCRIPT, *TINY, "--record=results", *given)
+    assert finished.status == 0, finished
+    assert f"note: {IN_VAIN[given]}\n" in finished.stderr
+
+
 def test_a_task_more_on_a_saved_network_is_as_if_all_were_one_run(scripts, cwd):
     """Also where a layer has too few free modules left, and a task comes twice."""
     size = *TINY, "--M=5", "--seed=2", "--learning_rate=1e-5"
@@ -824,7 +846,9 @@ BAD_FLAGS = {
     "--filt=1000000": ["--filt=1000000", "GiB", "smaller"],
     "--M=100000000": ["--M=100000000", "GiB", "smaller"],
     "--candi=1000000000000": ["candi"],
-    "--T=1000": ["--T=1000", "--batch_num=16", "16000 different images"],
+    "--train_images=0": ["train_images=0", "all,30"],
+    "--train_images=all,": ["train_images=all,", "all,30"],
+    "--train_images=-3": ["train_images=-3", "all,30"],
 }
 
 

@@ -411,7 +411,12 @@ def test_module_kinds_may_all_be_linear():
 
 @pytest.mark.parametrize(
     "aggregation, divisors",
-    [("sum", (1, 1, 1)), ("average", (4, 4, 4)), ("last_average", (1, 1, 4))],
+    [
+        ("sum", (1, 1, 1)),
+        ("average", (4, 4, 4)),
+        ("last_average", (1, 1, 4)),
+        ("normalized", (1, 1, 1)),
+    ],
 )
 def test_gains(aggregation, divisors):
     grid = Grid(3, 4, 2, 5, 30, 2, aggregation=aggregation)
@@ -452,7 +457,12 @@ def test_an_unknown_choice_is_refused(build):
 
 def test_choices_keep_their_order():
     """The first is the default's neighbour in --help, whatever is added at the end."""
-    assert list(pathnet.AGGREGATIONS) == ["average", "sum", "last_average"]
+    assert list(pathnet.AGGREGATIONS) == [
+        "average",
+        "sum",
+        "last_average",
+        "normalized",
+    ]
     assert list(pathnet.MIXTURES) == ["mixed", "linear"]
     assert list(pathnet.MUTATIONS) == ["uniform", "drift", "neighbour"]
     assert list(pathnet.PATHS) == ["genes", "sets"]

@@ -46,6 +46,12 @@ def test_a_long_curve_has_few_points():
     assert sum(map(recording.is_logged, range(1, 100_001))) == 999 + 2 * 900 + 1
 
 
+def test_a_folder_that_was_deleted_does_not_come_back(tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone"):
+        recording.Events(str(tmp_path / "gone"))
+    assert not (tmp_path / "gone").exists()
+
+
 # ---- TensorBoard ----
 
 

@@ -49,6 +49,16 @@ def test_new_folders_made_at_once_differ(tmp_path):
     }
 
 
+def test_folders_are_made_below_one_that_is_there(tmp_path):
+    """Once or again; of a folder that was deleted nothing comes back."""
+    for _ in range(2):
+        made = folders.below(str(tmp_path), "task1", "actor_0")
+        assert made == str(tmp_path / "task1" / "actor_0") and Path(made).is_dir()
+    with pytest.raises(FileNotFoundError, match="gone/task1"):
+        folders.below(str(tmp_path / "gone"), "task1", "actor_0")
+    assert not (tmp_path / "gone").exists()
+
+
 @pytest.mark.parametrize("log_dir", ["file", "file/logs"])
 def test_a_log_dir_that_cannot_be_is_named(tmp_path, log_dir):
     (tmp_path / "file").touch()

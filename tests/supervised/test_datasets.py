@@ -586,6 +586,36 @@ def test_two_classes_keeps_order_and_relabels(split, digits):
     assert pair.images.flags.c_contiguous
 
 
+numbered_images = st.lists(st.integers(0, 3), min_size=1, max_size=60).map(
+    lambda labels: Split(
+        np.arange(len(labels), dtype=np.uint8)[:, None], np.array(labels, np.uint8)
+    )
+)
+
+
+@given(numbered_images, st.integers(1, 40), st.integers(0, 2**31))
+def test_few_images_are_balanced_and_nested(split, count, seed):
+    """Each of them once; of smaller counts they are among those of larger ones."""
+
+    def kept(count):
+        few = datasets.few(split, count, np.random.default_rng(seed))
+        np.testing.assert_array_equal(split.labels[few.images[:, 0]], few.labels)
+        return few.images[:, 0].tolist(), few.labels
+
+    images, labels = kept(count)
+    assert len(images) == len(set(images)) == min(count, len(split.labels))
+    assert set(images) <= set(kept(count + 1)[0])
+    counts = np.bincount(labels, minlength=4)
+    whole = np.bincount(split.labels, minlength=4)
+    for one, most in zip(counts, whole):  # as many as any other, or all that there are
+        assert one == most or one >= counts.max() - 1
+
+
+def test_all_images_are_kept_unless_a_number_is_given():
+    split = Split(np.zeros([3, 1], np.uint8), np.zeros(3, np.uint8))
+    assert datasets.few(split, None, np.random.default_rng(0)) is split
+
+
 def test_two_classes_must_differ():
     with pytest.raises(ValueError, match="both 3"):
         datasets.two_classes(Split(np.zeros((1, 4)), np.zeros(1)), 3, 3)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pathnet
 from common import network
@@ -114,6 +116,7 @@ def settings(tasks=("1v3", "1v2")):
         controls=v["control"],
         noise=None,
         noise_shares=(0.5,),
+        train_images=(None,),
         fake_data=False,
         data_dirs={},
         records=v["record"] == "all",
@@ -596,13 +599,16 @@ def test_each_task_has_a_population_and_tournaments_of_its_own(flags):
             assert (options == geopath).all(axis=(1, 2)).any()
 
 
-def test_a_generation_may_need_all_images_but_no_more(flags):
+def test_a_generation_takes_every_image_once_or_of_few_some_again(flags):
     need = flags.T * flags.batch_num
     net = RecordingNet()
     learn(repeat_on(net), numbered_task(images=need))
     assert sorted(net.trained[0]["images"][:, 0]) == list(range(need))
-    with pytest.raises(UserError, match=r"--T=4 --batch_num=5.* 20 .*has 19"):
-        experiment.Experiment(settings(), INPUTS, 2, need - 1, {})
+    few = need - 15
+    net = RecordingNet()
+    learn(repeat_on(net), numbered_task(images=few))
+    taken = net.trained[0]["images"][:, 0]
+    assert len(taken) == need and set(taken) <= set(range(few))
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_end(flags):
@@ -676,7 +682,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
     monkeypatch.setattr(experiment, "TrainablePathNet", lambda *_, **__: RecordingNet())
     folders = []
     for _ in range(3):
-        run = experiment.Experiment(settings(), INPUTS, 2, 10_000, {})
+        run = experiment.Experiment(settings(), INPUTS, 2, {})
         folders.append(run.folder)
         Path(run.folder, "mine").touch()
     name = os.path.join(flags.log_dir, "trial__1v3_1v2__seed3__20170130-123456")
@@ -689,7 +695,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
 def test_an_experiment_has_a_repeat_for_each_seed(flags, monkeypatch):
     monkeypatch.setattr(experiment, "TrainablePathNet", lambda *_, **__: RecordingNet())
     flags.runs = 3
-    run = experiment.Experiment(settings(), INPUTS, 2, 10_000, {})
+    run = experiment.Experiment(settings(), INPUTS, 2, {})
     assert [repeat.seed for repeat in run.repeats()] == [3, 4, 5]
 
 
@@ -697,7 +703,7 @@ def test_an_experiment_has_a_repeat_for_each_seed(flags, monkeypatch):
 def test_a_grid_that_does_not_fit_leaves_nothing(flags, name):
     setattr(flags, name, 10**12)
     with pytest.raises(UserError, match=f"--{name}=1000000000000\\b.* GiB"):
-        experiment.Experiment(settings(), INPUTS, 2, 10_000, {})
+        experiment.Experiment(settings(), INPUTS, 2, {})
     assert not os.path.exists(flags.log_dir)
 
 
@@ -799,6 +805,60 @@ def test_scratch_freezes_nothing(flags):
     assert not any(call["fixed_path"].any() for call in net.trained)
     populations = {call["geopaths"].tobytes() for call in net.trained}
     assert len(populations) > flags.max_steps  # both tasks evolve
+
+
+def test_random_frozen_freezes_as_many_untrained_modules(flags):
+    """In each layer; drawn by the seed, and initialized again when a task begins."""
+    net = RecordingNet()
+    repeat = learn_two(net, "random_frozen")
+    assert not any(kept.any() for _, _, kept in net.initialized)
+    second = [call["fixed_path"] for call in net.trained if call["task"] == 1]
+    best = repeat.outcomes[0].geopath
+    for fixed_path in second:
+        np.testing.assert_array_equal(fixed_path, second[0])
+        np.testing.assert_array_equal(fixed_path.sum(1), best.sum(1))
+    again = RecordingNet()
+    learn_two(again, "random_frozen")
+    np.testing.assert_array_equal(again.trained[-1]["fixed_path"], second[0])
+    frozen = CONTROLS["random_frozen"].frozen
+    others = [frozen(seed, 0 * best, [best]) for seed in range(5)]
+    assert any((fixed_path != second[0]).any() for fixed_path in others)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 4), st.data())
+def test_random_frozen_adds_modules_that_are_free(seed, tasks, data):
+    """Until none is left."""
+    L, M = 2, 5
+    fixed_path, geopaths = np.zeros([L, M], np.float32), []
+    for _ in range(tasks):
+        counts = data.draw(st.lists(st.integers(1, 3), min_size=L, max_size=L))
+        best = np.array([[1] * n + [0] * (M - n) for n in counts], np.float32)
+        geopaths.append(best)
+        now = CONTROLS["random_frozen"].frozen(seed, fixed_path, geopaths)
+        assert (now >= fixed_path).all() and set(np.unique(now)) <= {0, 1}
+        expected = np.minimum(fixed_path.sum(1) + best.sum(1), M)
+        np.testing.assert_array_equal(now.sum(1), expected)
+        fixed_path = now
+
+
+def test_without_selection_the_winner_is_drawn(flags):
+    """Whatever the fitness, until one is good enough to end the task."""
+    winners = []
+    for low in (0.1, 0.5):
+        flags.max_steps = 40
+        net = RecordingNet(lambda *_, low=low: np.array([low, *[0.6] * (flags.B - 1)]))
+        repeat = repeat_on(net, control="no_selection")
+        drawn = []
+        for tournament in repeat.tournaments(numbered_task()):
+            tournament.overwrite_losers(tournament.train(tournament.draw()))
+            drawn.append(tournament.generation().winner)
+        winners.append(drawn)
+    assert winners[0] == winners[1] and set(winners[0]) == set(range(flags.B))
+    net = RecordingNet(lambda *_: np.array([*[0.2] * (flags.B - 1), 0.999]))
+    repeat = repeat_on(net, control="no_selection")
+    learn(repeat, numbered_task())
+    assert repeat.outcomes[0].last.winner == flags.B - 1
+    assert repeat.outcomes[0].converged
 
 
 def test_fine_tuning_trains_the_first_best_path_on(flags):

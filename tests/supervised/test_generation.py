@@ -56,6 +56,7 @@ def test_choices_keep_their_order():
 SHORT = Training(B=2, T=4, batch_num=8, learning_rate=0.5)
 SUMMED = replace(SMALL, aggregation="sum", classes=10)
 LAST = replace(SMALL, aggregation="last_average", classes=10)
+NORMALIZED = replace(SMALL, aggregation="normalized")
 ONE_STEP = replace(SHORT, T=1, learning_rate=1.0, writeback="winner")
 FOUR = replace(SHORT, B=4, learning_rate=0.05)
 
@@ -63,6 +64,11 @@ CASES = {
     "average_sum": (SMALL, SHORT),
     "sum_merge_B4_oddT": (SUMMED, replace(FOUR, T=3, writeback="merge")),
     "last_average_winner_B4": (LAST, replace(FOUR, writeback="winner")),
+    "normalized": (NORMALIZED, replace(SHORT, learning_rate=0.05)),
+    "normalized_merge_B4_optional": (
+        replace(NORMALIZED, fixed_path_active=False, classes=10),
+        replace(FOUR, writeback="merge"),
+    ),
     "one_step": (SMALL, ONE_STEP),
     "one_layer": (replace(SMALL, L=1), replace(SHORT, T=2, writeback="merge")),
     "N_is_M": (replace(SMALL, M=3), replace(SHORT, T=3, writeback="winner")),
