@@ -23,7 +23,7 @@ from rich.text import Text
 from atari import checkpoints, machine, settings
 from atari.cluster import PS, WORKER, Cluster
 from atari.stopping import Stopping
-from common import folders, schema, shell
+from common import checkpoint, folders, schema, shell
 from common.commandline import UserError, say
 
 ACTORS_PER_SERVER = 16
@@ -63,6 +63,8 @@ def run(plan: settings.Launch) -> None:
     Raises:
       UserError: it cannot run with these flags, or its checkpoint is of other ones.
       OSError: the folder of the run cannot be made.
+      KeyboardInterrupt: it was asked to stop; with the command that goes on, if there is
+        a checkpoint.
     """
     if not plan.isolate or not machine.isolate():
         say(
@@ -98,12 +100,31 @@ def _launch(plan, servers, actors):
         f"environments: {plan.environments or machine.environments(actors)}, threads: "
         f"{plan.threads or machine.threads(actors)}; logs in {folder}"
     )
-    return folder, run_processes(servers, actors, plan.first_port, folder)
+    try:
+        return folder, run_processes(servers, actors, plan.first_port, folder)
+    except KeyboardInterrupt as stopped:
+        if not checkpoint.saved(_checkpoint_dir(plan, folder)):
+            raise
+        raise KeyboardInterrupt(
+            f"interrupted; go on with: {_going_on(plan, folder)}"
+        ) from stopped
+
+
+def _checkpoint_dir(plan, folder):
+    return plan.checkpoint_dir or os.path.join(folder, checkpoints.FOLDER)
+
+
+def _going_on(plan, folder):
+    """The command that goes on with a run that was stopped."""
+    flags = sys.argv[1:]
+    if plan.checkpoint_dir is None:
+        flags = [*flags, f"--checkpoint_dir={_checkpoint_dir(plan, folder)}"]
+    return shell.python(sys.argv[0], *flags)
 
 
 def _watching(plan, folder):
     """The command that plays what was learned."""
-    saved = plan.checkpoint_dir or os.path.join(folder, checkpoints.FOLDER)
+    saved = _checkpoint_dir(plan, folder)
     gif = os.path.join(folder, "played.gif")
     flags = ["--play", f"--checkpoint_dir={saved}", f"--play_gif={gif}"]
     return shell.python(sys.argv[0], *flags)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -235,7 +236,9 @@ def test_ctrl_c_ends_all_with_a_checkpoint_and_the_next_run_goes_on_to_the_end(
     run.process.send_signal(signal.SIGINT)
     status, _, stderr = run.end()
     assert status == 130
-    assert stderr.splitlines()[-1].endswith("atari_pathnet.py: interrupted")
+    said, command = stderr.splitlines()[-1].split("; go on with: ")
+    assert said.endswith("atari_pathnet.py: interrupted")
+    assert shlex.split(command)[-1].endswith("/checkpoints")
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert "stopped, with a checkpoint" in run.log("ga_worker")
     folder = run.folder / "checkpoints"
