@@ -169,6 +169,7 @@ def show(filenames: Sequence[str], options: Options) -> None:
     over_controls = tables.by_setting(results, names, {"control"})
     _print_tables(settings, options)
     _print_control_tables(over_controls, options)
+    _print_continual_tables(over_controls)
     for name, filename in options.pictures.items():
         _draw_picture(name, filename, over_controls if name == "controls" else settings)
     if options.tensorboard:
@@ -203,6 +204,13 @@ def _print_control_tables(settings: dict[str, list[dict]], options: Options) -> 
                     if _are_games(results)
                     else tables.control_table(results, options.level)
                 )
+            _print_table(setting, table)
+
+
+def _print_continual_tables(settings: dict[str, list[dict]]) -> None:
+    """Prints what sequences of tasks come to: accuracy, forgetting and transfer."""
+    for setting, results in settings.items():
+        if not _are_games(results) and (table := tables.continual_table(results)):
             _print_table(setting, table)
 
 

@@ -75,6 +75,8 @@ _FIELDS = {
     "data": schema.by_name(schema.text),
     "overlap": schema.nullable(schema.whole(0, 100_000)),
     "retention": schema.list_of(schema.list_of(SHARE)),
+    "average_accuracy": schema.nullable(SHARE),
+    "backward_transfer": schema.nullable(schema.number(-1, 1)),
     "seconds": schema.number(0),
 }
 _RESULT = schema.record(

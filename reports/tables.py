@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 SCORE_EPISODES = 30  # whose mean return is the score of a game, as in atari/scores.py
+MOST_NAMED = 6  # tasks of a sequence that a table names
 CURVE_WINDOW = 10  # recorded generations that a point of a curve is the mean of
 NOT_CONVERGED = "not all converged"  # in place of a speedup
 # What of a game tells one learning of it from another.
@@ -518,9 +519,88 @@ def retention(results: Sequence[dict]) -> tuple[list[str], np.ndarray]:
     return list(names), accuracy
 
 
+def average_accuracy(result: dict) -> float | None:
+    """ACC: mean held-out accuracy over all tasks, after the last one.
+
+    Lopez-Paz and Ranzato 2017, "Gradient Episodic Memory" (arXiv 1706.08840), equation 2.
+    None where a result does not say what was left of each task.
+    """
+    rows = result.get("retention")
+    return float(np.mean(rows[-1])) if rows else None
+
+
+def backward_transfer(result: dict) -> float | None:
+    """BWT: mean change of the earlier tasks' accuracy since each was learned (equation 3).
+
+    Below 0 they were forgotten. None for a single task, and as `average_accuracy`.
+    """
+    rows = result.get("retention")
+    if not rows or len(rows) < 2:
+        return None
+    learned = [row[-1] for row in rows[:-1]]
+    return float(np.mean(np.subtract(rows[-1][:-1], learned)))
+
+
+def forward_transfer(result: dict, scratch: dict) -> float | None:
+    """FWT: mean gain in accuracy over the same learner from scratch, from task 2 on.
+
+    Equation 4 compares untrained networks, whose accuracy is that of guessing here; this
+    compares tasks when they have been learned, so that transfer of either sign shows.
+
+    Args:
+      result: a repeat. scratch: the repeat of the same seed and tasks that learned each
+        of them on a new network.
+    """  # fmt: skip
+    places = range(1, len(result["tasks"]))
+    gains = [
+        result["tasks"][place]["accuracy_test"]
+        - scratch["tasks"][place]["accuracy_test"]
+        for place in places
+    ]
+    return float(np.mean(gains)) if gains else None
+
+
 # --------------------------------------------------------------------------------------
 # Tables of supervised tasks
 # --------------------------------------------------------------------------------------
+
+
+def continual_table(results: Sequence[dict]) -> str:
+    """A Markdown table: ACC, BWT and FWT of each sequence of tasks under each control.
+
+    In percent, as mean ± standard error over the repeats; FWT over those seeds that
+    learned the same tasks from scratch, too. "" where no repeat has two tasks.
+
+    Args:
+      results: repeats of the supervised scripts.
+    """
+    groups: dict[tuple, dict[int, dict]] = {}
+    for result in results:
+        names = tuple(task["name"] for task in result["tasks"])
+        if len(names) > 1 and average_accuracy(result) is not None:
+            key = names, result.get("control", "pathnet")
+            groups.setdefault(key, {})[result["seed"]] = result
+    if not groups:
+        return ""
+    rows = [
+        "| tasks | control | repeats | ACC % | BWT | FWT |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for (names, control), repeats in groups.items():
+        scratch = {} if control == "scratch" else groups.get((names, "scratch"), {})
+        columns = (
+            [average_accuracy(result) for result in repeats.values()],
+            [backward_transfer(result) for result in repeats.values()],
+            [
+                forward_transfer(result, scratch[seed])
+                for seed, result in repeats.items()
+                if seed in scratch
+            ],
+        )
+        cells = [_mean_text([100 * v for v in not_none(c)], 2) for c in columns]
+        label = ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} tasks"
+        rows.append(_row([label, control, str(len(repeats)), *cells]))
+    return "\n".join(rows)
 
 
 def summary(results: Sequence[dict]) -> str:

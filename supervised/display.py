@@ -84,6 +84,8 @@ class SingleDisplay:
         """The table of all repeats, if there are several."""
         if len(self._results) > 1:
             print(f"\n{tables.summary(self._results)}\n")
+            if table := tables.continual_table(self._results):
+                print(f"{table}\n")
 
     def _print_retention(self, outcomes, result):
         """Says what the later tasks have left of the earlier ones."""
@@ -100,6 +102,12 @@ class SingleDisplay:
             )
         if len(outcomes) > 2:
             print(f"\n{tables.retention_table([result])}\n")
+        if len(outcomes) > 1:
+            print(
+                f"All {len(outcomes)} tasks: mean held-out accuracy "
+                f"{result['average_accuracy']:.4f} (ACC), mean change of earlier tasks "
+                f"{result['backward_transfer']:+.4f} (BWT)"
+            )
 
 
 class RepeatsDisplay(SingleDisplay):

@@ -24,6 +24,7 @@ import pathnet
 from common import events, folders, network, results
 from common.batch import Batch
 from common.commandline import UserError
+from reports import tables
 from reports.population import count_overlap
 from supervised import checkpoints, display, outcomes, pictures, recorder, sizes
 from supervised.controls import CONTROLS, PathNet
@@ -535,6 +536,7 @@ class Repeat:
             }
             for outcome, now, modules in zip(self.outcomes, self._retention[-1], used)
         ]
+        remembered = {"retention": self._retention}
         return {
             "script": self._settings.script,
             "seed": self.seed,
@@ -544,7 +546,9 @@ class Repeat:
             "versions": events.versions(),
             "tasks": tasks,
             "overlap": self.overlap(),
-            "retention": self._retention,
+            **remembered,
+            "average_accuracy": tables.average_accuracy(remembered),
+            "backward_transfer": tables.backward_transfer(remembered),
             "seconds": round(sum(o.seconds for o in self.outcomes), 3),
         }
 

@@ -646,3 +646,51 @@ def test_mean_curve_smooths_over_the_window():
     assert mean.max() == pytest.approx(1 / tables.CURVE_WINDOW)
     assert np.count_nonzero(mean > 1e-12) == tables.CURVE_WINDOW
     assert not margin.any()
+
+
+# ---- Sequences of tasks ----
+
+
+def sequence(seed, control, rows, names=("a", "b", "c")):
+    """A repeat with these held-out accuracies, a row after each task."""
+    tasks = [{"name": name, "accuracy_test": row[-1]} for name, row in zip(names, rows)]
+    return {"seed": seed, "control": control, "tasks": tasks, "retention": rows}
+
+
+FORGETS = [[0.9], [0.6, 0.8], [0.5, 0.9, 0.7]]
+SCRATCH = [[0.9], [0.9, 0.7], [0.9, 0.7, 0.9]]
+
+
+def test_accuracy_forgetting_and_transfer():
+    result, scratch = sequence(0, "finetune", FORGETS), sequence(0, "scratch", SCRATCH)
+    assert tables.average_accuracy(result) == pytest.approx((0.5 + 0.9 + 0.7) / 3)
+    assert tables.backward_transfer(result) == pytest.approx((-0.4 + 0.1) / 2)
+    assert tables.forward_transfer(result, scratch) == pytest.approx((0.1 - 0.2) / 2)
+    alone = sequence(0, "pathnet", [[0.9]])
+    assert tables.average_accuracy(alone) == pytest.approx(0.9)
+    assert tables.backward_transfer(alone) is None
+    assert tables.forward_transfer(alone, alone) is None
+    old = {"tasks": [{"name": "a", "accuracy_test": 0.9}] * 2, "seed": 0}
+    assert tables.average_accuracy(old) is tables.backward_transfer(old) is None
+
+
+def test_the_table_of_sequences():
+    found = [sequence(seed, "finetune", FORGETS) for seed in range(2)]
+    found += [sequence(0, "scratch", SCRATCH)]
+    header, _, *rows = tables.continual_table(found).splitlines()
+    assert header == "| tasks | control | repeats | ACC % | BWT | FWT |"
+    assert rows == [
+        "| a, b, c | finetune | 2 | 70.00 ± 0.00 | -15.00 ± 0.00 | -5.00 |",
+        "| a, b, c | scratch | 1 | 83.33 | 0.00 |  |",
+    ]
+    names = [str(n) for n in range(7)]
+    long = sequence(0, "pathnet", [[0.5] * (n + 1) for n in range(7)], names)
+    assert "| 7 tasks | pathnet | 1 | 50.00 | 0.00 |  |" in tables.continual_table(
+        [long]
+    )
+
+
+def test_there_is_no_table_of_sequences_of_one_task():
+    assert tables.continual_table([sequence(0, "pathnet", [[0.9]])]) == ""
+    old = {"tasks": [{"name": "a", "accuracy_test": 0.9}] * 2, "seed": 0}
+    assert tables.continual_table([old]) == ""
