@@ -26,7 +26,7 @@ from reports import tables
 FLAGS = flags.FLAGS
 
 PUBLISHED = {"scratch": 195, "pathnet": 167, "finetune": 229}
-RATES = 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16
+RATES = 0.02, 0.04, 0.06, 0.08, 0.12
 FITTED = range(
     40
 )  # pairs of pairs that the rate is fitted on; a pair's number is its seed
