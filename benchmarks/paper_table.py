@@ -27,10 +27,10 @@ FLAGS = flags.FLAGS
 
 PUBLISHED = {"scratch": 195, "pathnet": 167, "finetune": 229}
 RATES = 0.02, 0.04, 0.06, 0.08, 0.12
-FITTED = range(
-    20
-)  # pairs of pairs that the rate is fitted on; a pair's number is its seed
-PREDICTED = range(20, 80)  # others, that the table is predicted for
+# Pairs of pairs that the rate is fitted on, and others that the table is predicted for. The
+# number of one is its seed.
+FITTED = range(20)
+PREDICTED = range(20, 80)
 CONTROLS = "scratch", "pathnet", "finetune", "fixed_size"
 
 

@@ -7,6 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 SCORE_EPISODES = 30  # whose mean return is the score of a game, as in atari/scores.py
+CONTINUAL_LEGEND = (
+    "ACC: mean held-out accuracy over all tasks, after the last one. BWT: mean change of the "
+    "earlier tasks since each was learned. FWT: mean gain over learning from scratch."
+)
 MOST_NAMED = 6  # tasks of a sequence that a table names
 CURVE_WINDOW = 10  # recorded generations that a point of a curve is the mean of
 NOT_CONVERGED = "not all converged"  # in place of a speedup
@@ -569,7 +573,8 @@ def continual_table(results: Sequence[dict]) -> str:
     """A Markdown table: ACC, BWT and FWT of each sequence of tasks under each control.
 
     In percent, as mean ± standard error over the repeats; FWT over those seeds that
-    learned the same tasks from scratch, too. "" where no repeat has two tasks.
+    learned the same tasks from scratch, too. A line below says what they are. "" where no
+    repeat has two tasks.
 
     Args:
       results: repeats of the supervised scripts.
@@ -600,7 +605,7 @@ def continual_table(results: Sequence[dict]) -> str:
         cells = [_mean_text([100 * v for v in not_none(c)], 2) for c in columns]
         label = ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} tasks"
         rows.append(_row([label, control, str(len(repeats)), *cells]))
-    return "\n".join(rows)
+    return "\n".join([*rows, "", CONTINUAL_LEGEND])
 
 
 def summary(results: Sequence[dict]) -> str:

@@ -677,8 +677,9 @@ def test_accuracy_forgetting_and_transfer():
 def test_the_table_of_sequences():
     found = [sequence(seed, "finetune", FORGETS) for seed in range(2)]
     found += [sequence(0, "scratch", SCRATCH)]
-    header, _, *rows = tables.continual_table(found).splitlines()
+    header, _, *rows, space, legend = tables.continual_table(found).splitlines()
     assert header == "| tasks | control | repeats | ACC % | BWT | FWT |"
+    assert (space, legend) == ("", tables.CONTINUAL_LEGEND)
     assert rows == [
         "| a, b, c | finetune | 2 | 70.00 ± 0.00 | -15.00 ± 0.00 | -5.00 |",
         "| a, b, c | scratch | 1 | 83.33 | 0.00 |  |",
