@@ -1,14 +1,17 @@
-"""What the published speedup is made of: three aggregations, each at its best rate.
+"""What the published speedup is made of: three aggregations, each at its best rates.
 
     python benchmarks/aggregations.py --out_dir=logs/aggregations --figure=figures/aggregations.png
 
-For each aggregation and number of modules, the learning rate at which 1v3 is learned in
-the fewest generations is searched with a few seeds; at that rate the second tasks of the
-four published pairs are learned with PathNet and from scratch, with twenty others.
-Started again, it goes on where it was stopped. Prints a Markdown table.
+For each aggregation and number of modules, and for PathNet and learning from scratch by
+themselves, the learning rate at which 1v2 after 1v3 is learned in the fewest generations
+is searched with a few seeds. At these rates the second tasks of the four published pairs
+are learned, with twenty others. Where one of these diverges, all of them are learned
+again at half the rate. Started again, it goes on where it was stopped. Prints a Markdown
+table.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import repeats
 from repeats import Run
@@ -27,140 +30,170 @@ FLAGS = flags.FLAGS
 
 PAIRS = "1v3,1v2", "1v2,1v3", "6v7,4v5", "4v5,6v7"  # second tasks 1v2, 1v3, 4v5, 6v7
 MODULES = 10, 20, 50
-# Four rates a factor of 2 apart each, to begin with; the search goes on at an end where
-# the best one is the last one.
-RATES = {
-    "average": [0.05, 0.1, 0.2, 0.4],
-    "last_average": [0.025, 0.05, 0.1, 0.2],
-    "sum": [0.0025, 0.005, 0.01, 0.02],
-}
-MOST_GENERATIONS = 3_000
+
+
+class Way(NamedTuple):
+    """A way to learn.
+
+    Attributes:
+      title: for people. aggregation: of the grid.
+      rates: to begin with, four of them a factor of 2 apart; the search goes on at an end
+        where the best one is the last one. A single one is not searched.
+      modules: M of the grids that it is measured with.
+    """
+
+    title: str
+    aggregation: str
+    rates: tuple[float, ...]
+    modules: tuple[int, ...] = MODULES
+
+
+WAYS = (
+    Way("average, published rate", "average", (0.05,), (10,)),
+    Way("average", "average", (0.4, 0.8, 1.6, 3.2)),
+    Way("last_average", "last_average", (0.025, 0.05, 0.1, 0.2)),
+    Way("sum", "sum", (0.0025, 0.005, 0.01, 0.02)),
+)
+MOST_GENERATIONS = 1_000
 SEARCHED = range(100, 105)  # seeds that the rate is searched with
 MEASURED = range(20)  # seeds of the table
-CONTROLS = "scratch", "pathnet"
+CONTROLS = "pathnet", "scratch"
 SHOWN = "1v3,1v2"  # pair of the figure
-SHOWN_GENERATIONS = 350
+SHOWN_GENERATIONS = 250
 
 
-def run(
-    aggregation: str, M: int, rate: float, tasks: str, seeds: range, *controls: str
-) -> Run:
-    """The run of one setting."""
+class Setting(NamedTuple):
+    """A way to learn, in a grid of M modules a layer, and who learns."""
+
+    way: Way
+    M: int
+    control: str
+
+
+class Measured(NamedTuple):
+    """What a Setting comes to: its best rate, and the repeats of each pair of tasks."""
+
+    rate: float
+    of_pairs: dict[str, list[dict]]
+
+
+def run(setting: Setting, rate: float, tasks: str, seeds: range) -> Run:
+    """The run of a setting at a learning rate."""
     given = (
-        f"--aggregation={aggregation}",
-        f"--M={M}",
+        f"--aggregation={setting.way.aggregation}",
+        f"--M={setting.M}",
         f"--learning_rate={rate:.6g}",
         f"--tasks={tasks}",
         f"--max_steps={MOST_GENERATIONS}",
     )
-    name = f"{aggregation}_M{M}_rate{rate:.6g}_{tasks}_seed{seeds[0]}.jsonl"
-    return Run(Path(FLAGS.out_dir) / name, given, seeds[0], len(seeds), controls)
+    name = f"{setting.way.aggregation}_M{setting.M}_{setting.control}_rate{rate:.6g}"
+    file = Path(FLAGS.out_dir) / f"{name}_{tasks}_seed{seeds[0]}.jsonl"
+    return Run(file, given, seeds[0], len(seeds), (setting.control,))
 
 
-def best_rate(aggregation: str, M: int) -> tuple[float, dict[float, float]]:
-    """The rate with the fewest generations, and the mean of each that was tried."""
-    means, rates = {}, list(RATES[aggregation])
+def best_rate(setting: Setting) -> float:
+    """The rate with the fewest generations; prints the mean of each that was tried."""
+    means, rates = {}, setting.way.rates
+    if len(rates) == 1:
+        return rates[0]
     while rates:
-        learned = repeats.learn(
-            run(aggregation, M, rate, "1v3", SEARCHED, "pathnet") for rate in rates
-        )
+        learned = repeats.learn(run(setting, rate, SHOWN, SEARCHED) for rate in rates)
         means |= dict(zip(rates, map(_mean, learned)))
         best, tried = min(means, key=means.get), sorted(means)
         rates = {tried[0]: [best / 2], tried[-1]: [2 * best]}.get(best, [])
-    return best, means
+    tried = ", ".join(f"{rate:g}: {means[rate]:.0f}" for rate in sorted(means))
+    print(
+        f"{setting.way.title}, M = {setting.M}, {setting.control}: generations by rate: "
+        + tried,
+        flush=True,
+    )
+    return best
 
 
 def _mean(learned):
-    """Mean generations of the first task, capped ones included; infinite if it diverged."""
+    """Mean generations of second tasks, capped ones included; infinite if one diverged."""
     if learned is None:
         return np.inf
-    return np.mean([result["tasks"][0]["generations"] for result in learned])
+    return np.mean([result["tasks"][1]["generations"] for result in learned])
 
 
-def measure() -> dict[tuple[str, int], tuple[float, dict[str, list]]]:
-    """Of each aggregation and M the best rate, and the results of each pair of tasks."""
-    found = {}
-    for aggregation in RATES:
-        for M in MODULES:
-            rate, means = best_rate(aggregation, M)
-            tried = ", ".join(f"{r:g}: {means[r]:.0f}" for r in sorted(means))
-            print(f"{aggregation}, M = {M}: generations by rate: {tried}", flush=True)
-            learned = repeats.learn(
-                run(aggregation, M, rate, tasks, MEASURED, *CONTROLS) for tasks in PAIRS
-            )
-            found[aggregation, M] = rate, dict(zip(PAIRS, learned))
-    return found
+def measure(setting: Setting) -> Measured:
+    """Learns all pairs at the best rate at which none of them diverges."""
+    rate = best_rate(setting)
+    while True:
+        learned = repeats.learn(run(setting, rate, tasks, MEASURED) for tasks in PAIRS)
+        if None not in learned:
+            return Measured(rate, dict(zip(PAIRS, learned)))
+        rate /= 2
 
 
-def print_table(found: dict) -> None:
+def print_table(found: dict[Setting, Measured]) -> None:
     """Prints a row for each aggregation and M: generations of each second task."""
     heads = [f"{pair.split(',')[1]} after {pair.split(',')[0]}" for pair in PAIRS]
-    print(f"\n| aggregation | M | rate | {' | '.join(heads)} |")
+    print(f"\n| aggregation | M | rates | {' | '.join(heads)} |")
     print("| --- " * (3 + len(PAIRS)) + "|")
-    for (aggregation, M), (rate, of_pairs) in found.items():
-        cells = " | ".join(map(_cell, of_pairs.values()))
-        print(f"| `{aggregation}` | {M} | {rate:g} | {cells} |")
-
-
-def _cell(learned):
-    """Generations with PathNet and from scratch, and the speedup."""
-    if learned is None:
-        return "diverged"
-    of_control = {
-        control: [
-            tables.generations_needed(result["tasks"][1])
-            for result in sorted(learned, key=lambda r: r["seed"])
-            if result["control"] == control
+    for way, M in _grids():
+        pathnet, scratch = (found[way, M, control] for control in CONTROLS)
+        rates = f"{pathnet.rate:g} / {scratch.rate:g}"
+        cells = [
+            _cell(*map(_generations, (pathnet.of_pairs[pair], scratch.of_pairs[pair])))
+            for pair in PAIRS
         ]
-        for control in CONTROLS
-    }
+        print(f"| {way.title} | {M} | {rates} | {' | '.join(cells)} |")
+
+
+def _grids():
+    """Each way with each number of modules that it is measured with."""
+    return [(way, M) for way in WAYS for M in way.modules]
+
+
+def _generations(learned):
+    """Of the second task, by seed; None where it did not converge."""
+    chosen = sorted(learned, key=lambda result: result["seed"])
+    return [tables.generations_needed(result["tasks"][1]) for result in chosen]
+
+
+def _cell(pathnet, scratch):
+    """Generations with PathNet and from scratch, and the speedup."""
     texts = []
-    for control in ("pathnet", "scratch"):
-        done = tables.not_none(of_control[control])
-        text = f"{tables.mean_and_error(done)[0]:.0f}" if done else "none"
-        if len(done) < len(MEASURED):
-            text += f" ({len(done)} of {len(MEASURED)} converged)"
+    for generations in (pathnet, scratch):
+        done = tables.not_none(generations)
+        text = f"{np.mean(done):.0f}" if done else "none"
+        if len(done) < len(generations):
+            text += f" ({len(done)} of {len(generations)} converged)"
         texts.append(text)
-    ratio = tables.speedup_text(of_control["scratch"], of_control["pathnet"], True)
-    return f"{' / '.join(texts)}: {ratio}"
+    return f"{' / '.join(texts)}: {tables.speedup_text(scratch, pathnet, True)}"
 
 
-def draw(filename: str, found: dict) -> None:
-    """Mean learning curves of one second task, a panel for each aggregation and M."""
-    figure = Figure(figsize=(10.5, 8.4), facecolor=BACKGROUND, layout="constrained")
-    grid = figure.subplots(len(MODULES), len(RATES), sharex=True, sharey=True)
+def draw(filename: str, found: dict[Setting, Measured]) -> None:
+    """Mean learning curves of one second task, a panel for each way and M."""
+    figure = Figure(figsize=(13, 8.4), facecolor=BACKGROUND, layout="constrained")
+    grid = figure.subplots(len(MODULES), len(WAYS), sharex=True, sharey=True)
+    for axes in grid.ravel():
+        axes.set_axis_off()
     lines = {
         "scratch": {"label": "from scratch", "color": MUTED, "ls": "--"},
         "pathnet": {"label": "on the frozen path", "color": task_colour(1)},
     }
-    for ((aggregation, M), (rate, of_pairs)), axes in zip(
-        found.items(), np.transpose(grid).ravel()
-    ):
-        for control in CONTROLS:
-            curves = [
-                result["tasks"][1]["curve"]
-                for result in of_pairs[SHOWN] or []
-                if result["control"] == control
-            ]
-            if curves:
-                steps, mean, margin = tables.mean_curve(curves)
-                line = lines[control]
-                low, high = np.clip([mean - margin, mean + margin], 0, 1)
-                axes.fill_between(
-                    steps, low, high, color=line["color"], alpha=0.25, lw=0
-                )
-                axes.plot(steps, mean, lw=1.8, **line)
-        axes.set_title(
-            f"{aggregation}, M = {M}, rate {rate:g}", loc="left", color=INK, fontsize=10
-        )
+    for way, M in _grids():
+        axes = grid[MODULES.index(M), WAYS.index(way)]
+        axes.set_axis_on()
+        for control, line in lines.items():
+            learned = found[way, M, control].of_pairs[SHOWN]
+            curves = [result["tasks"][1]["curve"] for result in learned]
+            steps, mean, margin = tables.mean_curve(curves)
+            low, high = np.clip([mean - margin, mean + margin], 0, 1)
+            axes.fill_between(steps, low, high, color=line["color"], alpha=0.25, lw=0)
+            axes.plot(steps, mean, lw=1.8, **line)
+        axes.set_title(f"{way.title}, M = {M}", loc="left", color=INK, fontsize=10)
         axes.set_xlim(0, SHOWN_GENERATIONS)
         axes.set_ylim(0.45, 1.01)
-        despine(axes)
-    for axes in grid[:, 0]:
-        axes.set_ylabel("training accuracy", color=INK)
-    for axes in grid[-1]:
+        axes.tick_params(labelbottom=True, labelleft=True)
         axes.set_xlabel("generation", color=INK)
-    grid[0, 0].legend(frameon=False, labelcolor=MUTED, fontsize=9, loc="lower right")
+        despine(axes)
+    first = grid[0, 0]
+    first.set_ylabel("training accuracy", color=INK)
+    first.legend(frameon=False, labelcolor=MUTED, fontsize=9, loc="lower right")
     save_png(filename, figure)
 
 
@@ -171,7 +204,8 @@ def define_flags():
 
 
 def main():
-    found = measure()
+    settings = [Setting(*grid, control) for grid in _grids() for control in CONTROLS]
+    found = {setting: measure(setting) for setting in settings}
     print_table(found)
     if FLAGS.figure is not None:
         draw(FLAGS.figure, found)
