@@ -10,6 +10,7 @@ again at half the rate. Started again, it goes on where it was stopped. Prints a
 table.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -197,12 +198,6 @@ def draw(filename: str, found: dict[Setting, Measured]) -> None:
     save_png(filename, figure)
 
 
-def define_flags():
-    with commandline.flag_group("Experiment", commandline.PLACE):
-        flags.DEFINE_string("out_dir", None, "Folder of the results.", required=True)
-        flags.DEFINE_string("figure", None, "Picture of the learning curves.")
-
-
 def main():
     settings = [Setting(*grid, control) for grid in _grids() for control in CONTROLS]
     found = {setting: measure(setting) for setting in settings}
@@ -212,4 +207,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commandline.run(main, define_flags)
+    commandline.run(main, partial(repeats.define_flags, "the learning curves"))

@@ -7,6 +7,7 @@ Started again, it goes on where it was stopped. Prints a Markdown table.
 """
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 import repeats
@@ -105,12 +106,6 @@ def draw(filename: str, learned: dict) -> None:
     save_png(filename, figure)
 
 
-def define_flags():
-    with commandline.flag_group("Experiment", commandline.PLACE):
-        flags.DEFINE_string("out_dir", None, "Folder of the results.", required=True)
-        flags.DEFINE_string("figure", None, "Picture of accuracy and generations.")
-
-
 def main():
     settings = list(itertools.product(MODULES, SEEDS))
     found = repeats.learn(run(*one) for one in settings)
@@ -121,4 +116,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commandline.run(main, define_flags)
+    commandline.run(main, partial(repeats.define_flags, "accuracy and generations"))

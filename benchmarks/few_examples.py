@@ -8,6 +8,7 @@ learned, or after 60 generations. Started again, it goes on where it was stopped
 Markdown table.
 """
 
+from functools import partial
 from pathlib import Path
 
 import repeats
@@ -112,12 +113,6 @@ def draw(filename: str, learned: dict) -> None:
     save_png(filename, figure)
 
 
-def define_flags():
-    with commandline.flag_group("Experiment", commandline.PLACE):
-        flags.DEFINE_string("out_dir", None, "Folder of the results.", required=True)
-        flags.DEFINE_string("figure", None, "Picture of accuracy against images.")
-
-
 def main():
     settings = [(tasks, size) for tasks in PAIRS for size in SIZES]
     learned = dict(zip(settings, repeats.learn(run(*one) for one in settings)))
@@ -127,4 +122,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commandline.run(main, define_flags)
+    commandline.run(main, partial(repeats.define_flags, "accuracy against images"))

@@ -100,11 +100,6 @@ def _mean(values, digits=1):
     return f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
-def define_flags():
-    with commandline.flag_group("Experiment", commandline.PLACE):
-        flags.DEFINE_string("out_dir", None, "Folder of the results.", required=True)
-
-
 def main():
     settings = [(M, tasks) for M in MODULES for tasks in PAIRS]
     learned = dict(zip(settings, repeats.learn(run(*one) for one in settings)))
@@ -113,4 +108,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commandline.run(main, define_flags)
+    commandline.run(main, repeats.define_flags)

@@ -120,14 +120,9 @@ def _speedup(values, control):
     return tables.speedup_text(values["scratch"], values[control], paired=True)
 
 
-def define_flags():
-    with commandline.flag_group("Experiment", commandline.PLACE):
-        flags.DEFINE_string("out_dir", None, "Folder of the results.", required=True)
-
-
 def main():
     predict(fit())
 
 
 if __name__ == "__main__":
-    commandline.run(main, define_flags)
+    commandline.run(main, repeats.define_flags)

@@ -12,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from absl import flags
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from common import results  # noqa: E402
+from common import commandline, results  # noqa: E402
 from common.commandline import UserError  # noqa: E402
 
 SCRIPT = "binary_mnist_pathnet.py"
@@ -38,6 +39,14 @@ class Run(NamedTuple):
     seed: int
     runs: int = 1
     controls: tuple[str, ...] = ("pathnet",)
+
+
+def define_flags(figure: str | None = None) -> None:
+    """The flags of an experiment: --out_dir, and --figure if it draws what this says."""
+    with commandline.flag_group("Experiment", commandline.PLACE):
+        flags.DEFINE_string("out_dir", None, "Folder of the results.", required=True)
+        if figure is not None:
+            flags.DEFINE_string("figure", None, f"Picture of {figure}.")
 
 
 def learn(runs: Iterable[Run]) -> list[list[dict] | None]:
