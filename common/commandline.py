@@ -43,6 +43,9 @@ REPEAT = "repeat"  # which repeats are learned
 PLACE = "place"  # where things lie, and what is shown
 
 
+_HELP = {"--help", "-help", "-?", "--?"}  # arguments that ask for it
+
+
 class UserError(Exception):
     """A mistake that the user can correct: one line that names the flag or file and what to do."""
 
@@ -127,6 +130,9 @@ def run(
         interrupts.raise_exceptions()
         define_flags()
         flags.DEFINE_bool("help", False, "Show this help.", short_name="?")
+        if _HELP.intersection(sys.argv[1:]):  # also where a flag is missing or wrong
+            print(_help())
+            return
         try:
             files = flags.FLAGS(sys.argv)[1:]
         except UnicodeDecodeError as error:
@@ -134,9 +140,7 @@ def run(
                 f"flag --flagfile: names a file of no text: {error}"
             ) from error
         _refuse_nan()
-        if flags.FLAGS["help"].value:
-            print(_help())
-        elif with_files:
+        if with_files:
             main(files)
         elif files:
             raise UserError(

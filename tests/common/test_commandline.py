@@ -393,8 +393,9 @@ def test_main_may_exit(script, status):
     assert (done.returncode, done.stderr) == (status, "")
 
 
-@pytest.mark.parametrize("argument", ["--help", "-?"])
-def test_help_shows_the_flags(script, argument):
-    done = script(argument)
+@pytest.mark.parametrize("arguments", [["--help"], ["-?"], ["--size=13", "--help"]])
+def test_help_shows_the_flags(script, arguments):
+    """Also beside a flag that is wrong, and so where a required one is missing."""
+    done = script(*arguments)
     assert "Sizes:\n  --size\n      How large. Default: 3." in done.stdout
     assert (done.returncode, done.stderr) == (0, "")
