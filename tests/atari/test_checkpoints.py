@@ -182,7 +182,8 @@ def damage_facts(facts, rng):
     if rng.integers(4) == 0:
         del inner[last]
     else:
-        inner[last] = VALUES[rng.integers(len(VALUES))]
+        # A copy: a second damage within the first one must not change VALUES.
+        inner[last] = copy.deepcopy(VALUES[rng.integers(len(VALUES))])
 
 
 def damage_arrays(arrays, rng):
