@@ -200,6 +200,18 @@ def _state(now):
     return f"fitness {now.best_fitness:.4f}, diversity {diversity:.2f}"
 
 
+def note_capacity(grid: pathnet.Grid, tasks: int) -> None:
+    """Says so where so many tasks may freeze more modules than a layer has."""
+    if tasks * grid.N > grid.M:
+        print(
+            f"note: {tasks} tasks may freeze up to {tasks * grid.N} modules of a layer, "
+            f"and it has {grid.M}: later tasks may find few that are free; --M="
+            f"{tasks * grid.N} has room for all of them, and a generation costs no more "
+            "(with --aggregation=normalized it takes no more generations either)",
+            file=sys.stderr,
+        )
+
+
 def note_crowding(
     number: int, task: Task, grid: pathnet.Grid, fixed_path: np.ndarray
 ) -> None:

@@ -102,6 +102,8 @@ class Experiment:
                 self.data,
             )
             wanted = shared.claim(wanted)
+        elif any(CONTROLS[name].freezes for name in settings.controls):
+            display.note_capacity(self._nets[False].grid, len(settings.tasks))
         for seed, name in wanted:
             repeat = Repeat(self, seed, CONTROLS[name])
             with repeat.checkpoints:

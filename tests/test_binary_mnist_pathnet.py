@@ -672,6 +672,9 @@ def test_a_task_more_on_a_saved_network_is_as_if_all_were_one_run(scripts, cwd):
     assert re.fullmatch(
         r"Entire Iter:12,TASK1:4,TASK2:4,TASK3:4,Overlap:\d+", whole.lines[-1]
     )
+    assert "note: 3 tasks may freeze up to 9 modules of a layer, and it has 5" in (
+        whole.stderr
+    )
     assert "note: task 3, 1 vs 3: fewer modules are free than the 3" in whole.stderr
     (folder,) = (cwd / "logs").iterdir()
     pictures = {"paths.png", "evolution.gif", "retention.png"}
