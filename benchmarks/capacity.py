@@ -27,7 +27,7 @@ FLAGS = flags.FLAGS
 
 TASKS = 40
 MODULES = 10, 20, 50, 100, 200
-SEEDS = range(5)
+SEEDS = range(3)
 GENERATIONS = 300
 
 
