@@ -114,13 +114,13 @@ def test_episodes_are_told_with_the_path_that_played_all_of_them(player):
     assert episodes == [(8, 9.0, 3), (-1, -9.0, 9)]
 
 
-def test_curves_are_means_since_the_last_point(monkeypatch):
+def test_curves_are_means_since_the_last_point(monkeypatch, tmp_path):
     written = []
     clock = types.SimpleNamespace(now=100.0)
     monkeypatch.setattr(atari_actor.time, "monotonic", lambda: clock.now)
     events = types.SimpleNamespace(scalars=lambda *call: written.append(call))
     monkeypatch.setattr(atari_actor.events, "Events", lambda *_: events)
-    curves = atari_actor.Curves("folder", 2, 0, "catch", None)
+    curves = atari_actor.Curves(str(tmp_path), 2, 0, "catch", None)
     for seconds, episodes in ((2, [(0, 4.0, 9)]), (2, []), (4, [(-1, 8.0, 9)])):
         clock.now += seconds
         curves.add(640, 160, episodes, {"losses/entropy": 0.5})
