@@ -73,7 +73,8 @@ def main() -> None:
     """Learns the tasks in sequence, as often as the flags say."""
     settings = read_binary_mnist()
     pairs, data = load(settings)
-    experiment = Experiment(settings, 28 * 28, classes=2, data=data)
+    classes = [2] * len(settings.tasks)
+    experiment = Experiment(settings, 28 * 28, classes, data)
     for repeat in experiment.repeats():  # a seed each, under each control
         for number, (name, splits) in enumerate(zip(settings.tasks, pairs)):
             task = with_noise(name, splits, settings, number, repeat.seed)

@@ -42,7 +42,8 @@ def main() -> None:
     settings = read_cifar_svhn()
     loaded = {name: load(name, settings) for name in dict.fromkeys(settings.tasks)}
     data = {name: datasets.describe(dataset) for name, dataset in loaded.items()}
-    experiment = Experiment(settings, 32 * 32 * 3, classes=10, data=data)
+    classes = [10] * len(settings.tasks)
+    experiment = Experiment(settings, 32 * 32 * 3, classes, data)
     for repeat in experiment.repeats():  # a seed each, under each control
         for number, name in enumerate(settings.tasks):
             train = datasets.few(

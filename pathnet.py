@@ -340,7 +340,7 @@ class Grid:
       L, M, N: layers, modules a layer, and the most of a layer that a path uses.
       filt: units of a module.
       inputs: pixels of an image.
-      classes, tasks: classes of each task, and number of tasks: of output layers.
+      classes: number of classes of each task, which has an output layer of its own.
       aggregation: one of AGGREGATIONS.
       centred: whether pixels are scaled to [-0.5, 0.5], else to [0, 1].
       module_kinds: one of MIXTURES.
@@ -356,8 +356,7 @@ class Grid:
     N: int
     filt: int
     inputs: int
-    classes: int
-    tasks: int = 2
+    classes: tuple[int, ...]
     aggregation: str = "average"
     centred: bool = False
     module_kinds: str = "mixed"
@@ -374,6 +373,11 @@ class Grid:
     def active(self, geopath: np.ndarray, fixed_path: np.ndarray) -> np.ndarray:
         """Returns the modules that compute when a path does: binary [L, M]."""
         return np.maximum(geopath, fixed_path) if self.fixed_path_active else geopath
+
+    @property
+    def most_classes(self) -> int:
+        """Number of units of an output layer: as many as the task with the most needs."""
+        return max(self.classes)
 
     @property
     def normalizes(self) -> bool:
@@ -442,6 +446,10 @@ class Modules(NamedTuple):
     skip_gain: Any
 
 
+# Bias of an output unit for which its task has no class: the probability of that class is
+# 0 to the last bit, and so is each gradient that it has part in.
+NO_CLASS = -1e9
+
 # Keeps an image whose units are all 0 from a division by 0.
 NORMALIZE_EPSILON = 1e-6
 
@@ -503,7 +511,8 @@ class PathNet:
       graph, session: the tf.Graph and a tf.Session of it.
       geopath, active_path, fixed_path, images, labels, task, seed: the placeholders.
       layers: A Layer of variables for each layer, [M, filt, fan_in] and [M, filt].
-      head: A Layer of the output layers, [tasks, classes, filt] and [tasks, classes].
+      head: A Layer of the output layers, [tasks, classes, filt] and [tasks, classes], all
+        as wide as the task with the most classes needs.
       steps: variable, how many steps Adam has done of the task.
 
     Raises:
@@ -609,7 +618,8 @@ class PathNet:
             self._variables(f"layer{number}", [grid.M, grid.filt, size])
             for number, size in enumerate(fan_in, 1)
         ]
-        self.head = self._variables("output", [grid.tasks, grid.classes, grid.filt])
+        shape = [len(grid.classes), grid.most_classes, grid.filt]
+        self.head = self._variables("output", shape)
         self.steps = _variable("steps", [])
         kernels = [layer.kernel for layer in self.layers]
         biases = [layer.bias for layer in self.layers]
@@ -633,16 +643,20 @@ class PathNet:
 
     def _build_initialization(self):
         """Truncated normal weights (stddev 0.1) and biases 0.1, but for what is kept."""
+        classes = np.array(self.grid.classes)
         kept_modules = tf.unstack(self.fixed_path > 0)
-        kept_heads = tf.range(self.grid.tasks) < self.task
+        kept_heads = tf.range(len(classes)) < self.task
+        is_class = np.arange(self.grid.most_classes) < classes[:, None]
+        biases = [np.full(layer.bias.value.shape, 0.1) for layer in self.layers]
+        biases.append(np.where(is_class, 0.1, NO_CLASS))
         assignments = []
-        layers = zip([*self.layers, self.head], [*kept_modules, kept_heads])
-        for number, (layer, kept) in enumerate(layers):
+        layers = zip([*self.layers, self.head], [*kept_modules, kept_heads], biases)
+        for number, (layer, kept, fresh_bias) in enumerate(layers):
             kernel, bias = layer.kernel.value, layer.bias.value
             stream = tf.stack([self.seed, tf.cast(self.task, tf.int64) * 1000 + number])
             fresh = 0.1 * tf.random.stateless_truncated_normal(kernel.shape, stream)
             assignments.append(kernel.assign(tf.where(kept, kernel, fresh)))
-            fresh = tf.fill(bias.shape, 0.1)
+            fresh = tf.constant(fresh_bias, tf.float32)
             assignments.append(bias.assign(tf.where(kept, bias, fresh)))
         assignments += [v.assign(tf.zeros_like(v)) for v in self._optimizer_state]
         self._initialize = tf.group(*assignments)

@@ -126,8 +126,9 @@ class MaskedPathNet:
             modules = range(grid.M)
             self.kernels.append([_variable([grid.filt, fan_in]) for _ in modules])
             self.biases.append([_variable([grid.filt]) for _ in modules])
-        self.head_kernel = _variable([grid.tasks, grid.classes, grid.filt])
-        self.head_bias = _variable([grid.tasks, grid.classes])
+        heads = [len(grid.classes), grid.most_classes]
+        self.head_kernel = _variable([*heads, grid.filt])
+        self.head_bias = _variable(heads)
 
         self._parameters = self._by_name(
             self.kernels, self.biases, self.head_kernel, self.head_bias

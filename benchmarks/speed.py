@@ -35,8 +35,8 @@ from common import commandline  # noqa: E402
 from supervised import generation  # noqa: E402
 
 SHAPES = {
-    "mnist": {"L": 3, "M": 10, "N": 3, "filt": 20, "inputs": 784, "classes": 2},
-    "cifar": {"L": 3, "M": 20, "N": 5, "filt": 20, "inputs": 3072, "classes": 10},
+    "mnist": {"L": 3, "M": 10, "N": 3, "filt": 20, "inputs": 784, "classes": (2, 2)},
+    "cifar": {"L": 3, "M": 20, "N": 5, "filt": 20, "inputs": 3072, "classes": (10, 10)},
 }
 WRITEBACKS = {"mnist": "sum", "cifar": "merge"}  # the scripts' defaults
 SCRIPTS = {"mnist": "binary_mnist_pathnet.py", "cifar": "cifar_svhn_pathnet.py"}
@@ -62,7 +62,7 @@ class Generations:
         self.rng = np.random.default_rng(0)
         grid = self.grid
         self.images = self.rng.integers(0, 256, (IMAGES, grid.inputs), dtype=np.uint8)
-        self.labels = self.rng.integers(0, grid.classes, IMAGES)
+        self.labels = self.rng.integers(0, grid.most_classes, IMAGES)
         self.fixed_path = np.zeros([grid.L, grid.M], np.float32)
         self.count = T * batch_num
         self.B = B

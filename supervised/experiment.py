@@ -16,7 +16,7 @@ import datetime
 import functools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -48,12 +48,14 @@ class Experiment:
       first_task: of the last repeat; what further controls of its seed begin with.
     """
 
-    def __init__(self, settings: Settings, inputs: int, classes: int, data: dict):
+    def __init__(
+        self, settings: Settings, inputs: int, classes: Sequence[int], data: dict
+    ):
         """Builds the grid.
 
         Args:
           settings: of the script.
-          inputs: pixels of an image. classes: of each task.
+          inputs: pixels of an image. classes: number of them, for each task.
           data: what `datasets.describe` says of each data set, by name. It is recorded:
             results of other data are results of another setting.
 
@@ -65,9 +67,7 @@ class Experiment:
         self.settings = settings
         self.data = data
         self._check_data()
-        grid = pathnet.Grid(
-            **settings.grid, inputs=inputs, classes=classes, tasks=len(settings.tasks)
-        )
+        grid = pathnet.Grid(**settings.grid, inputs=inputs, classes=tuple(classes))
         training = settings.training
         sizes.check_memory(grid, training, settings.candi)
         # A sequential tournament, as well as fine-tuning, trains a candidate alone.

@@ -387,7 +387,7 @@ class TrainablePathNet(pathnet.PathNet):
 
     def _blocks(self, images, labels, frozen):
         """The mini-batches of a generation as Batches."""
-        training, C = self.training, self.grid.classes
+        training, C = self.training, self.grid.most_classes
         n, c = training.batch_num, training.block
         blocks = training.T // c
         targets = tf.reshape(tf.one_hot(labels, C), [blocks, c, n, C])

@@ -5,7 +5,7 @@ import numpy as np
 import pathnet
 from pathnet import Grid
 
-SMALL = Grid(L=3, M=6, N=3, filt=5, inputs=30, classes=2, tasks=2)
+SMALL = Grid(L=3, M=6, N=3, filt=5, inputs=30, classes=(2, 2))
 
 
 def random_parameters(net, rng):

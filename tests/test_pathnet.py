@@ -419,7 +419,7 @@ def test_module_kinds_may_all_be_linear():
     ],
 )
 def test_gains(aggregation, divisors):
-    grid = Grid(3, 4, 2, 5, 30, 2, aggregation=aggregation)
+    grid = Grid(3, 4, 2, 5, 30, (2, 2), aggregation=aggregation)
     relu_gain, skip_gain = grid.gains()
     first, middle, last = divisors
     relu, skip = np.array([0, 1, 1, 0]), np.array([1, 0, 1, 1])
@@ -476,7 +476,7 @@ def test_a_kind_that_no_network_uses_changes_none(monkeypatch):
     assert np.array_equal(pathnet.module_kinds(3, 7), before[0])
     assert np.array_equal(SMALL.gains(), before[1])
     monkeypatch.setitem(pathnet.MIXTURES, "doubled", ("double", "skip"))
-    grid = Grid(2, 3, 1, 5, 30, 2, aggregation="sum", module_kinds="doubled")
+    grid = Grid(2, 3, 1, 5, 30, (2, 2), aggregation="sum", module_kinds="doubled")
     relu_gain, skip_gain = grid.gains()
     assert relu_gain.tolist() == [[1, 1, 1], [2, 0, 2]]
     assert skip_gain.tolist() == [[0, 0, 0], [0, 1, 0]]
@@ -579,7 +579,7 @@ def test_accuracy_is_that_of_a_numpy_forward_pass(grid, count):
     parameters = random_parameters(net, rng)
     net.set_parameters(parameters)
     images = rng.integers(0, 256, (count, grid.inputs), dtype=np.uint8)
-    labels = rng.integers(0, grid.classes, count).astype(np.uint8)
+    labels = rng.integers(0, grid.most_classes, count).astype(np.uint8)
     everything = np.ones([grid.L, grid.M], np.float32)
     for active in (random_geopaths(grid, 1, rng)[0], everything):
         for task in range(2):

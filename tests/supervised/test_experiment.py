@@ -130,7 +130,7 @@ def settings(tasks=("1v3", "1v2")):
 
 def small_grid(**changes):
     values = {name: DEFAULTS[name] for name in ("L", "M", "N", "filt")}
-    return pathnet.Grid(**values | {"inputs": INPUTS, "classes": 2} | changes)
+    return pathnet.Grid(**values | {"inputs": INPUTS, "classes": (2, 2)} | changes)
 
 
 def numbered_task(name="1v3", images=60):
@@ -682,7 +682,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
     monkeypatch.setattr(experiment, "TrainablePathNet", lambda *_, **__: RecordingNet())
     folders = []
     for _ in range(3):
-        run = experiment.Experiment(settings(), INPUTS, 2, {})
+        run = experiment.Experiment(settings(), INPUTS, (2, 2), {})
         folders.append(run.folder)
         Path(run.folder, "mine").touch()
     name = os.path.join(flags.log_dir, "trial__1v3_1v2__seed3__20170130-123456")
@@ -695,7 +695,7 @@ def test_runs_of_the_same_second_have_folders_of_their_own(flags, monkeypatch):
 def test_an_experiment_has_a_repeat_for_each_seed(flags, monkeypatch):
     monkeypatch.setattr(experiment, "TrainablePathNet", lambda *_, **__: RecordingNet())
     flags.runs = 3
-    run = experiment.Experiment(settings(), INPUTS, 2, {})
+    run = experiment.Experiment(settings(), INPUTS, (2, 2), {})
     assert [repeat.seed for repeat in run.repeats()] == [3, 4, 5]
 
 
@@ -703,7 +703,7 @@ def test_an_experiment_has_a_repeat_for_each_seed(flags, monkeypatch):
 def test_a_grid_that_does_not_fit_leaves_nothing(flags, name):
     setattr(flags, name, 10**12)
     with pytest.raises(UserError, match=f"--{name}=1000000000000\\b.* GiB"):
-        experiment.Experiment(settings(), INPUTS, 2, {})
+        experiment.Experiment(settings(), INPUTS, (2, 2), {})
     assert not os.path.exists(flags.log_dir)
 
 

@@ -54,8 +54,8 @@ def test_choices_keep_their_order():
 # ---- Against the reference ----
 
 SHORT = Training(B=2, T=4, batch_num=8, learning_rate=0.5)
-SUMMED = replace(SMALL, aggregation="sum", classes=10)
-LAST = replace(SMALL, aggregation="last_average", classes=10)
+SUMMED = replace(SMALL, aggregation="sum", classes=(10, 10))
+LAST = replace(SMALL, aggregation="last_average", classes=(10, 10))
 NORMALIZED = replace(SMALL, aggregation="normalized")
 ONE_STEP = replace(SHORT, T=1, learning_rate=1.0, writeback="winner")
 FOUR = replace(SHORT, B=4, learning_rate=0.05)
@@ -66,7 +66,7 @@ CASES = {
     "last_average_winner_B4": (LAST, replace(FOUR, writeback="winner")),
     "normalized": (NORMALIZED, replace(SHORT, learning_rate=0.05)),
     "normalized_merge_B4_optional": (
-        replace(NORMALIZED, fixed_path_active=False, classes=10),
+        replace(NORMALIZED, fixed_path_active=False, classes=(10, 10)),
         replace(FOUR, writeback="merge"),
     ),
     "one_step": (SMALL, ONE_STEP),
@@ -109,7 +109,7 @@ def networks_are_freed():
 def random_batches(grid, training, rng):
     n = training.T * training.batch_num
     images = rng.integers(0, 256, (n, grid.inputs), dtype=np.uint8)
-    return images, rng.integers(0, grid.classes, n)
+    return images, rng.integers(0, grid.most_classes, n)
 
 
 def assert_same_parameters(actual, expected, **tolerance):
@@ -178,6 +178,33 @@ def test_large_modules_are_trained_as_small_ones(case, monkeypatch):
     assert np.abs(change).max() > VISIBLE
 
 
+def test_a_task_with_fewer_classes_is_learned_as_if_its_output_layer_were_narrow():
+    """Units without a class are never chosen, take no part and stay as they are."""
+    wide, narrow = replace(SMALL, classes=(2, 5)), SMALL
+    net, alone = fast(wide, SHORT), fast(narrow, SHORT)
+    rng = np.random.default_rng(21)
+    geopaths, images = random_geopaths(wide, 2, rng), random_batches(narrow, SHORT, rng)
+    fixed_path = frozen(wide, "none")
+    net.initialize(4, 0, fixed_path)
+    start = net.parameters()
+    cut = {name: v[:, :2] if "output" in name else v for name, v in start.items()}
+    alone.set_parameters(cut)
+    of_wide, of_narrow = (
+        each.train(geopaths, *images, 0, fixed_path) for each in (net, alone)
+    )
+    for value, expected in zip(of_wide, of_narrow):
+        np.testing.assert_allclose(value, expected, **TOLERANCE)
+    after, expected = net.parameters(), alone.parameters()
+    for name in ("output/kernel", "output/bias"):
+        assert_identical(after[name][0, 2:], start[name][0, 2:])
+        assert np.abs(after[name] - start[name])[0, :2].max() > VISIBLE
+        after[name] = after[name][:, :2]
+    assert_same_parameters(after, expected)
+    assert net.accuracy(geopaths[0], *images, 0) == alone.accuracy(
+        geopaths[0], *images, 0
+    )
+
+
 def test_one_step_is_the_gradient():
     """With T=1 and learning rate 1, what changes is the gradient of the reference."""
     net, masked = fast(SMALL, ONE_STEP), reference(SMALL, ONE_STEP)
@@ -205,7 +232,7 @@ def adam_generation(masked, training, start, geopaths, batches, task, fixed_path
     for geopath in geopaths:
         state, hits = {k: v.astype(float) for k, v in start.items()}, 0
         trains = {f"layer{i + 1}": row for i, row in enumerate(geopath - fixed_path)}
-        trains["output"] = np.arange(grid.tasks) == task
+        trains["output"] = np.arange(len(grid.classes)) == task
         for step in range(1, training.T + 1):
             part = slice((step - 1) * n, step * n)
             batch = geopath, fixed_path, images[part], labels[part], task
@@ -340,7 +367,7 @@ def test_logits_are_those_of_the_reference(grid, training):
     for image in images:
         batch = np.repeat(image[None], training.batch_num, 0)
         losses = []
-        for label in range(grid.classes):
+        for label in range(grid.most_classes):
             net.set_parameters(start)
             labels = np.full(training.batch_num, label)
             losses.append(net.train(geopaths, batch, labels, 1, fixed_path)[1])
