@@ -20,7 +20,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from reports import tables
-from reports.colours import BACKGROUND, INK, TASK_COLOURS
+from reports.colours import BACKGROUND, INK, MUTED, TASK_COLOURS
 from reports.style import despine, save_png
 
 FLAGS = flags.FLAGS
@@ -102,7 +102,13 @@ def draw(filename: str, learned: dict) -> None:
     for axes in (left, right):
         axes.set_xlabel("number of the task", color=INK)
         despine(axes)
-    left.legend(frameon=False)
+    figure.legend(
+        *left.get_legend_handles_labels(),
+        frameon=False,
+        labelcolor=MUTED,
+        ncols=len(MODULES),
+        loc="outside lower center",
+    )
     save_png(filename, figure)
 
 

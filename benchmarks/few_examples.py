@@ -102,13 +102,17 @@ def draw(filename: str, learned: dict) -> None:
         first, second = tasks.split(",")
         axes.set_title(f"{second} after {first}", loc="left", color=INK, weight="bold")
         axes.set_xscale("log")
+        axes.tick_params(labelbottom=True)
         axes.set_xlabel("training images", color=INK)
         axes.set_ylabel("held-out accuracy, %", color=INK)
         despine(axes)
     grid[-1].set_axis_off()
-    handles, labels = grid[0].get_legend_handles_labels()
     grid[-1].legend(
-        handles, labels, frameon=False, loc="center", title="band: 95 % confidence"
+        *grid[0].get_legend_handles_labels(),
+        frameon=False,
+        labelcolor=MUTED,
+        loc="center",
+        title="band: 95 % confidence",
     )
     save_png(filename, figure)
 
