@@ -450,6 +450,29 @@ class Modules(NamedTuple):
 # 0 to the last bit, and so is each gradient that it has part in.
 NO_CLASS = -1e9
 
+
+def widened(grid: Grid, name: str, saved: np.ndarray, held: int) -> np.ndarray:
+    """Output layers of the first tasks, for a grid that has more of them, or wider ones.
+
+    Args:
+      grid: the Grid. name: of the variable, as of `PathNet.parameters`.
+      saved: its value with `held` tasks, [held, classes, ...], as wide as the widest of
+        these needs.
+      held: number of tasks that have been learned.
+
+    Returns:
+      float32 [tasks, classes, ...] as the grid needs it; what a later task begins with
+      is drawn when it begins. `saved` itself if it is no such value.
+    """
+    if saved.shape[:2] != (held, max(grid.classes[:held], default=0)):
+        return saved
+    shape = [len(grid.classes), grid.most_classes, *saved.shape[2:]]
+    no_class = NO_CLASS if name == "output/bias" else 0
+    value = np.full(shape, no_class, np.float32)
+    value[:held, : saved.shape[1]] = saved
+    return value
+
+
 # Keeps an image whose units are all 0 from a division by 0.
 NORMALIZE_EPSILON = 1e-6
 

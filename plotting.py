@@ -136,6 +136,7 @@ def not_settings() -> set[str]:
         for define in (
             supervised_settings.define_binary_mnist_flags,
             supervised_settings.define_cifar_svhn_flags,
+            supervised_settings.define_images_flags,
             atari_settings.define_flags,
         )
         for name, decides in commandline.decided_by(define).items()
@@ -161,7 +162,7 @@ def show(filenames: Sequence[str], options: Options) -> None:
       UserError: the files hold nothing, or lack what a flag asks for.
       OSError: a file cannot be read, or a picture or an event cannot be written.
     """
-    results = results_files.read(filenames)
+    results = tables.with_short_names(results_files.read(filenames))
     if not results:
         raise commandline.UserError(f"{', '.join(filenames)}: no results in there yet")
     names = not_settings()

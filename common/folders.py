@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 from collections.abc import Sequence
 
 from common import disk
@@ -22,6 +23,11 @@ def joined(names: Sequence[str]) -> str:
     kept = "_".join(first).encode()[:MOST_BYTES].decode(errors="ignore")
     more = len(names) - len(first)
     return kept + (f"_and_{more}_more" if more else "")
+
+
+def named(task: str) -> str:
+    """The name of a task, maybe a path, as a folder's name or a part of one."""
+    return re.sub(r"[^\w.,+=~-]", "_", os.path.basename(task))
 
 
 def new(log_dir: str, name: str) -> str:

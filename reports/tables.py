@@ -67,6 +67,22 @@ def as_filename(label: str, otherwise: str | None = None) -> str:
     return re.sub(r"[^\w.,=-]+", "_", label)
 
 
+def with_short_names(results: Sequence[dict]) -> list[dict]:
+    """Results with tasks that are named by paths named by the last part of these.
+
+    As they are, if two paths end alike.
+    """
+    names = {task["name"] for result in results for task in result["tasks"]}
+    short = {name: name.rsplit("/", 1)[-1] for name in names}
+    if len(set(short.values())) < len(names):
+        return list(results)
+    return [
+        result
+        | {"tasks": [task | {"name": short[task["name"]]} for task in result["tasks"]]}
+        for result in results
+    ]
+
+
 def distinct(results: Sequence[dict]) -> list[dict]:
     """Each repeat once, the first time it is there.
 

@@ -3,6 +3,7 @@
     ./auto_binary_mnist_pathnet.sh                           # 1,000 repeats
     ./auto_binary_mnist_pathnet.sh 100 --a1=4 --a2=5 --b1=6 --b2=7
     ./auto_cifar_svhn_pathnet.sh 20 --cifar_first=0          # 100 without a number
+    ./auto_images_pathnet.sh 20 --tasks=photos/:0-4,photos/:5-9
     sbatch --array=0-9 auto_binary_mnist_pathnet.sh          # over ten tasks of Slurm
 
 A process for each core; each takes the next repeat that no other one has. Started again,
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFINE_FLAGS = {
     "binary_mnist": settings.define_binary_mnist_flags,
     "cifar_svhn": settings.define_cifar_svhn_flags,
+    "images": settings.define_images_flags,
 }
 # Flags of the scripts that a batch sets itself or has no use for: what to do instead.
 NOT_OF_A_BATCH = {

@@ -165,7 +165,7 @@ class Experiment:
         if settings.resume is not None:
             return settings.resume
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        tasks = folders.joined(settings.tasks)
+        tasks = folders.joined([folders.named(name) for name in settings.tasks])
         label = f"{settings.script}__{tasks}__seed{settings.seed}__{now}"
         folder = folders.new(settings.log_dir, label)
         folders.occupy(folder)
@@ -177,9 +177,11 @@ class Experiment:
         loaded, folder = self.settings.network, self.settings.loaded_from
         for name, description in self.data.items():
             if loaded.data.get(name, description) != description:
+                is_own = os.path.isabs(name)
+                remedy = "put that back" if is_own else "name theirs in --data_dir"
                 raise UserError(
                     f"{folder}: was learned from other data, {name} {loaded.data[name]}, "
-                    f"than these, {description}; name theirs in --data_dir"
+                    f"than these, {description}; {remedy}"
                 )
 
     def _compile_ahead(self):
@@ -220,17 +222,14 @@ class Experiment:
             array = loaded.parameters[name]
             # The grid has an output layer for each task; a finished network has them for
             # the tasks that it has learned, an interrupted run for all of its tasks.
-            is_partial = name.startswith("output/") and not self.settings.resume
-            held = len(loaded.tasks)
-            shape = (held, *value.shape[1:]) if is_partial else value.shape
-            if array.shape != shape:
+            if name.startswith("output/") and not self.settings.resume:
+                array = pathnet.widened(net.grid, name, array, len(loaded.tasks))
+            if array.shape != value.shape:
                 raise UserError(
                     f"{folder}: {name} is of shape {list(array.shape)}, and the grid "
-                    f"needs {list(shape)}"
+                    f"needs {list(value.shape)}"
                 )
-            values[name] = (
-                np.concatenate([array, value[held:]]) if is_partial else array
-            )
+            values[name] = array
         net.set_parameters(values)
 
 
@@ -323,6 +322,10 @@ class Repeat:
         """Number of modules that are on the best paths of two tasks or more."""
         return count_overlap([outcome.geopath for outcome in self.outcomes])
 
+    def accuracies(self) -> list[float]:
+        """Held-out accuracy on each task so far, after the last of them."""
+        return self._retention[-1]
+
     def finish(self, line: str) -> None:
         """Records the repeat, draws its pictures and prints its line, the last of all.
 
@@ -334,12 +337,13 @@ class Repeat:
         if self._settings.save_dir is not None:
             self._save(result)
             experiment.display.network_saved(self._settings.save_dir)
-        self._recorder.close(result)
+        (shown,) = tables.with_short_names([result])
+        self._recorder.close(shown)
         experiment.pictures.add(
             pictures.Learned(
                 self._recorder.folder,
                 self.outcomes,
-                result,
+                shown,
                 self._recorder.snapshots,
                 self._net.grid.kinds(),
             )
@@ -348,7 +352,7 @@ class Repeat:
         if is_last:
             experiment.pictures.finish()
         self.checkpoints.discard()
-        experiment.display.repeat_ended(self.outcomes, result, line, place, is_last)
+        experiment.display.repeat_ended(self.outcomes, shown, line, place, is_last)
 
     def _begin(self, number, task):
         """What a task starts from, or what an interrupted run had come to in it."""
@@ -422,7 +426,7 @@ class Repeat:
         last, train, test = learning.last, task.train, task.test
         seen = train.images.take(last.batches, 0), train.labels[last.batches]
         outcome = Outcome(
-            task=task,
+            task=task.without_training(),
             last=last,
             converged=last.best_fitness >= self._settings.stop_accuracy,
             accuracy_train=self._net.accuracy(last.active, *seen, number),
@@ -475,7 +479,9 @@ class Repeat:
         """Takes up what the loaded network has of a task that it has learned."""
         number, loaded = len(self.outcomes), self._settings.network
         entry = loaded.tasks[number]
-        outcome = outcomes.from_network(task, entry, loaded.active[number])
+        outcome = outcomes.from_network(
+            task.without_training(), entry, loaded.active[number]
+        )
         self.outcomes.append(outcome)
         self._retention.append(entry["retention"])
         self._recorder.recall(outcome, self._fixed_path)

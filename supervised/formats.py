@@ -1,8 +1,9 @@
-"""Bytes of untrusted files to arrays: IDX, CIFAR's records, tar, MATLAB v5, gzip.
+"""Bytes of untrusted files to arrays: IDX, CIFAR's records, tar, MATLAB v5, gzip, npz.
 
 Every reader either returns well-formed arrays or raises DataError, and it allocates no
-more than the official data would need, whatever a damaged file claims to hold. Which
-files there are, and where, is the business of `supervised.datasets`.
+more than the official data would need, or of a user's own data a quarter of the memory,
+whatever a damaged file claims to hold. Nothing is unpickled. Which files there are, and
+where, is the business of `supervised.datasets` and `supervised.image_tasks`.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import math
 import os
 import struct
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,6 +36,15 @@ _GZIP_FORMAT = 16 + zlib.MAX_WBITS
 _ZLIB_FORMAT = zlib.MAX_WBITS
 
 Images = tuple[np.ndarray, np.ndarray]  # images and their labels
+
+OFFICIAL = "put a readable, intact copy of the official file there"
+OWN = "name another one in --tasks, or mend it"
+# Names of the arrays: Keras' convention, and MedMNIST's.
+NPZ_NAMES = (
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+)
+MOST_SIDE = 1024  # pixels of a user's own image in each direction
 
 
 class DataError(UserError):
@@ -64,13 +75,17 @@ def errors_about(path: Path, remedy: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _open(path: Path, max_bytes: int = MAX_BYTES) -> Iterator[BinaryIO]:
+def _open(
+    path: Path, max_bytes: int = MAX_BYTES, remedy: str = OFFICIAL
+) -> Iterator[BinaryIO]:
     """Opens a regular file of bounded size; errors in the block become DataErrors."""
-    with errors_about(path, "put a readable, intact copy of the official file there"):
+    with errors_about(path, remedy):
         require(path.exists(), "no such file")
         # A folder is none, nor is a pipe, which would block for ever.
         require(path.is_file(), "not a regular file")
-        require(path.stat().st_size <= max_bytes, "larger than the official file")
+        is_small = path.stat().st_size <= max_bytes
+        official = "larger than the official file"
+        require(is_small, official if remedy == OFFICIAL else "too large")
         with path.open("rb") as stream:
             yield stream
 
@@ -166,6 +181,97 @@ def read_svhn(path: Path) -> Images:
         return _parse_svhn(_read_mat(stream))
 
 
+def most_bytes() -> int:
+    """The most that a user's own images may take: a quarter of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+def read_own_idx(path: Path, dimensions: int) -> np.ndarray:
+    """Reads an IDX file of bytes, whatever it holds.
+
+    Args:
+      path: of the file; it is compressed by gzip if the name ends with ".gz".
+      dimensions: of its array: 1 for labels, 3 for images.
+
+    Returns:
+      uint8, of so many dimensions; read-only.
+
+    Raises:
+      DataError: the file cannot be read or is none of these.
+    """
+    with _open(path, most_bytes(), OWN) as stream:
+        if path.suffix == ".gz":
+            content = _inflate(stream, most_bytes(), most_bytes(), _GZIP_FORMAT)
+        else:
+            content = stream.read()
+        return _parse_own_idx(content, dimensions)
+
+
+def read_npz(path: Path) -> tuple[Images, Images]:
+    """Reads a user's own images from an .npz file, with arrays named as in NPZ_NAMES.
+
+    Returns:
+      (images, labels) of the training part and of the test part: uint8
+      [n, height, width, channels] and uint8 [n].
+
+    Raises:
+      DataError: the file cannot be read, or holds something else.
+    """
+    with _open(path, most_bytes(), OWN) as stream, zipfile.ZipFile(stream) as archive:
+        held = set(archive.namelist())
+        for names in NPZ_NAMES:
+            if {f"{name}.npy" for name in names} <= held:
+                break
+        else:
+            known = " nor ".join(", ".join(names) for names in NPZ_NAMES)
+            raise ValueError(f"holds neither {known}")
+        total = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
+        require(total <= most_bytes(), "unfolds to more than a quarter of the memory")
+        arrays = {name: _read_npy(archive, name) for name in names}
+        train = as_images(*names[:2], arrays)
+        return train, as_images(*names[2:], arrays)
+
+
+def as_images(images_name: str, labels_name: str, arrays: dict) -> Images:
+    """Checks a user's own images and labels.
+
+    Args:
+      images_name, labels_name: their names in `arrays`, for the message too.
+      arrays: by name.
+
+    Returns:
+      uint8 [n, height, width, channels] with one or three channels, and uint8 [n].
+
+    Raises:
+      ValueError: they are something else; says what.
+    """
+    images, labels = arrays[images_name], arrays[labels_name]
+    are_bytes = images.dtype == np.uint8
+    require(are_bytes, f"{images_name} is of type {images.dtype}, not uint8, 0 to 255")
+    shape = images.shape
+    if len(shape) == 3:
+        images = images[..., None]
+    sizes = images.shape[1:]
+    are_images = len(sizes) == 3 and sizes[2] in (1, 3)
+    require(
+        are_images,
+        f"{images_name} is of shape {list(shape)}, not [n, height, width] or "
+        "[n, height, width, 3]",
+    )
+    require(len(images) > 0, f"{images_name} is empty")
+    fits = min(sizes) >= 1 and max(sizes) <= MOST_SIDE
+    require(fits, f"{images_name}: its sides are not 1 to {MOST_SIDE} pixels")
+    if labels.shape == (len(images), 1):
+        labels = labels[:, 0]
+    require(
+        labels.shape == (len(images),) and labels.dtype.kind in "iu",
+        f"{labels_name} is not one whole number for each image of {images_name}",
+    )
+    in_range = labels.min() >= 0 and labels.max() <= 255
+    require(in_range, f"{labels_name}: labels are not 0 to 255")
+    return images, labels.astype(np.uint8)
+
+
 # ---- Formats: damaged content raises ValueError, zlib.error, struct.error, ... ----
 
 
@@ -193,7 +299,7 @@ def _inflate(
         require(len(piece) > 0, "truncated")
         packed_bytes -= len(piece)
         content += inflater.decompress(piece)  # At most 1032 times the piece.
-        require(len(content) <= max_bytes, "unfolds to more than the official content")
+        require(len(content) <= max_bytes, "unfolds to more than it may")
     more = inflater.unused_data or stream.read(min(packed_bytes, 1))
     require(not more, "followed by foreign data")
     return content
@@ -212,6 +318,43 @@ def _parse_idx(content: bytes, header: tuple[int, ...], md5: str) -> np.ndarray:
     require(checksum == md5, "not the official content (wrong checksum)")
     values = np.frombuffer(content, np.uint8, offset=len(packed_header))
     return values.reshape(header[1], -1) if len(header) > 2 else values
+
+
+def _parse_own_idx(content: bytes, dimensions: int) -> np.ndarray:
+    """Returns the array of an IDX file of bytes with so many dimensions."""
+    magic = struct.pack(">i", 0x800 + dimensions)
+    require(content[:4] == magic, "not an IDX file of this kind (wrong magic number)")
+    start = 4 + 4 * dimensions
+    require(len(content) >= start, "truncated")
+    sizes = struct.unpack(f">{dimensions}I", content[4:start])
+    fits = math.prod(sizes) == len(content) - start
+    claimed = " x ".join(map(str, sizes))
+    require(fits, f"says it has {claimed} bytes, and has {len(content) - start}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
+
+
+def _read_npy(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Returns an array of numbers in an .npz file, no larger than the file says."""
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        require(version in _NPY_HEADERS, f"{name} is of an unknown format")
+        shape, by_column, dtype = _NPY_HEADERS[version](file)
+        require(dtype.kind in "iufb", f"{name} is not made of numbers")
+        # A product with a zero in it says nothing of the other sizes.
+        require(max(shape, default=0) <= member.file_size, f"{name} is truncated")
+        size = math.prod(shape) * dtype.itemsize
+        require(size <= member.file_size, f"{name} is truncated")
+        content = file.read(size)
+    require(len(content) == size, f"{name} is truncated")
+    order = "F" if by_column else "C"
+    return np.frombuffer(content, dtype).reshape(shape, order=order)
+
+
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def _parse_cifar(content: bytes | memoryview) -> Images:

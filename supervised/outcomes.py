@@ -13,7 +13,7 @@ class Outcome:
     """What became of a task.
 
     Attributes:
-      task: the Task.
+      task: the Task, without its training images.
       last: its last Generation; the winner's path is the best path of the task.
       converged: whether that winner reached stop_accuracy.
       accuracy_train: of that path, with the parameters that are kept, on the last

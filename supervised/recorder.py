@@ -65,7 +65,8 @@ class Recorder:
 
     def begin(self, number: int, task: Task, generation: int) -> None:
         """Goes on with a task, numbered from 0 on, that has had so many generations."""
-        folder = folders.below(self.folder, f"task{number + 1}_{task.name}")
+        name = f"task{number + 1}_{folders.named(task.name)}"
+        folder = folders.below(self.folder, name)
         self._task_events = Events(folder, descriptions=OF_A_TASK)
         self._last = (self._before + generation, time.monotonic())
 

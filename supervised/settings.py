@@ -15,7 +15,7 @@ from absl import flags
 import pathnet
 from common import checkpoint, commandline, network
 from common.commandline import LEARNING, NETWORK, PLACE, REPEAT, TASKS, UserError
-from supervised import checkpoints, generation
+from supervised import checkpoints, formats, generation, image_names
 from supervised.controls import CONTROLS
 
 FLAGS = flags.FLAGS
@@ -62,6 +62,8 @@ class Settings:
       noise_shares: of each task, the share of pixels with noise; see `of_task`.
       train_images: of each task, how many training images it has, or None for all; see
         `of_task`.
+      size: of both sides of images, which are scaled to it, or None to leave them.
+      grey: whether images are made grey.
       fake_data: whether data are generated.
       data_dirs: folder of each data set, by name, or None.
       log_dir: folder in which the run makes its own.
@@ -99,6 +101,8 @@ class Settings:
     noise: str | None
     noise_shares: tuple
     train_images: tuple
+    size: int | None
+    grey: bool
     fake_data: bool
     data_dirs: dict
     log_dir: str
@@ -253,13 +257,88 @@ def _cifar_svhn_dirs():
 
 
 # --------------------------------------------------------------------------------------
-# What both share
+# images_pathnet.py
 # --------------------------------------------------------------------------------------
 
 
-def _define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_accuracy):
+class _ImageNames(flags.ListParser):
+    """Names of tasks, the same for a process that stands in another folder."""
+
+    def parse(self, argument):
+        names = super().parse(argument)
+        return [image_names.absolute(n) if image_names.is_name(n) else n for n in names]
+
+
+def define_images_flags() -> None:
+    """The flags of images_pathnet.py."""
+    with commandline.flag_group("Tasks", TASKS):
+        flags.DEFINE(
+            _ImageNames(),
+            "tasks",
+            ["mnist:0-4", "mnist:5-9"],
+            f"What is learned, in this order: {', '.join(image_names.BUILT_IN)}, an .npz "
+            "file, or a folder with train/CLASS/ and test/CLASS/ or with IDX files; :0-4 "
+            "or :1+3 behind it picks classes, ~1 draws an order of pixels from seed 1.",
+            serializer=flags.CsvListSerializer(","),
+        )
+    with commandline.flag_group("Images", NETWORK):
+        flags.DEFINE_integer(
+            "size",
+            None,
+            "Pixels of each side, to which images are cut to squares and scaled; without "
+            "it they stay as they are.",
+            1,
+            formats.MOST_SIDE,
+        )
+        flags.DEFINE_bool(
+            "grey", False, "Whether images are made grey, or stay in colour."
+        )
+    flags.register_validator(
+        "tasks",
+        lambda v: v and all(map(image_names.is_name, v)),
+        "must be a list such as mnist:0-4,photos/:1+3,mnist~1, where a task that names "
+        f"classes has two different ones or more, from 0 to {image_names.MOST_CLASSES - 1}",
+    )
+    _define_flags(
+        M=20,
+        N=3,
+        centred=False,
+        learning_rate=0.2,
+        writeback="merge",
+        max_steps=500,
+        stop_accuracy=0.99,
+        aggregation="normalized",
+    )
+
+
+def read_images() -> Settings:
+    """The settings of images_pathnet.py; raises what `_read` does."""
+    return _read(
+        "images",
+        image_names.is_name,
+        FLAGS.tasks,
+        lambda: dict.fromkeys(image_names.BUILT_IN, FLAGS.data_dir),
+    )
+
+
+# --------------------------------------------------------------------------------------
+# What all of them share
+# --------------------------------------------------------------------------------------
+
+
+def _define_flags(
+    *,
+    M,
+    N,
+    centred,
+    learning_rate,
+    writeback,
+    max_steps,
+    stop_accuracy,
+    aggregation="average",
+):
     """The flags that the scripts share, with the defaults in which they differ."""
-    _define_grid_flags(M, N, centred)
+    _define_grid_flags(M, N, centred, aggregation)
     _define_evolution_flags()
     _define_training_flags(learning_rate, writeback)
     _define_ending_flags(max_steps, stop_accuracy)
@@ -272,7 +351,7 @@ def _define_flags(*, M, N, centred, learning_rate, writeback, max_steps, stop_ac
     _validate_together()
 
 
-def _define_grid_flags(M, N, centred):
+def _define_grid_flags(M, N, centred, aggregation):
     with commandline.flag_group("Grid", NETWORK):
         flags.DEFINE_integer("L", 3, "Number of layers.", lower_bound=1)
         flags.DEFINE_integer("M", M, "Number of modules a layer.", lower_bound=1)
@@ -284,7 +363,7 @@ def _define_grid_flags(M, N, centred):
         )
         flags.DEFINE_enum(
             "aggregation",
-            "average",
+            aggregation,
             list(pathnet.AGGREGATIONS),
             "How the outputs of a layer's active modules become the layer's output: "
             "average divides their sum by M, sum does not, last_average does in the last "
@@ -676,6 +755,8 @@ def _read(script, is_task, more, data_dirs):
             None if value == "all" else int(value)
             for value in FLAGS.train_images.split(",")
         ),
+        size=recorded.get("size"),
+        grey=recorded.get("grey", False),
         fake_data=FLAGS.fake_data,
         data_dirs=data_dirs(),
         log_dir=FLAGS.log_dir,

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-FAKE_DATA, NOISE, POPULATION, TOURNAMENT, FROZEN, TRAIN_IMAGES = range(
-    6
-)  # the purposes
+# The purposes.
+FAKE_DATA, NOISE, POPULATION, TOURNAMENT, FROZEN, TRAIN_IMAGES, PERMUTATION = range(7)
 
 
 def random_stream(

@@ -25,6 +25,13 @@ class Task:
     train: datasets.Split
     test: datasets.Split
 
+    def without_training(self) -> "Task":
+        """The same without its training images, which take memory and are not needed."""
+        none = datasets.Split(
+            self.train.images[:0].copy(), self.train.labels[:0].copy()
+        )
+        return dataclasses.replace(self, train=none)
+
 
 class Trained(NamedTuple):
     """What came of training B candidates.

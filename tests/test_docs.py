@@ -108,7 +108,9 @@ def test_every_target_of_make_exists():
     assert named <= targets
 
 
-@pytest.mark.parametrize("script", ["binary_mnist_pathnet.py", "cifar_svhn_pathnet.py"])
+@pytest.mark.parametrize(
+    "script", ["binary_mnist_pathnet.py", "cifar_svhn_pathnet.py", "images_pathnet.py"]
+)
 def test_the_loop_of_the_readme_is_that_of_the_scripts(script):
     steps = r"\.(repeats|tournaments|draw|train|overwrite_losers|freeze|finish)\("
     main = (ROOT / script).read_text().split("\ndef main() -> None:\n")[1]

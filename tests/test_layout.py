@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ["binary_mnist_pathnet.py", "cifar_svhn_pathnet.py", "atari_pathnet.py"]
+SCRIPTS = [
+    "binary_mnist_pathnet.py",
+    "cifar_svhn_pathnet.py",
+    "images_pathnet.py",
+    "atari_pathnet.py",
+]
 LEVELS = [  # lowest first; the modules of a folder may import each other as well
     ["common"],
     ["a3c.py", "reports"],

@@ -590,6 +590,20 @@ def test_accuracy_is_that_of_a_numpy_forward_pass(grid, count):
             assert net.accuracy(active, images, predictions, task) == 1
 
 
+def test_output_layers_are_widened_for_more_tasks_and_classes():
+    grid = replace(SMALL, classes=(2, 3, 5))
+    kernel, bias = np.arange(2 * 3 * 5.0).reshape(2, 3, 5), np.arange(6.0).reshape(2, 3)
+    wide = pathnet.widened(grid, "output/kernel", kernel, held=2)
+    assert wide.shape == (3, 5, 5)
+    assert np.array_equal(wide[:2, :3], kernel)
+    assert not wide[:2, 3:].any()
+    wide = pathnet.widened(grid, "output/bias", bias, held=2)
+    assert np.array_equal(wide[:2, :3], bias)
+    assert (wide[:2, 3:] == pathnet.NO_CLASS).all()
+    for saved in (kernel[:1], kernel[:, :2], np.zeros(2)):  # of other tasks or classes
+        assert pathnet.widened(grid, "output/kernel", saved, held=2) is saved
+
+
 def test_set_parameters_gives_them_back():
     net = network(SMALL)
     values = random_parameters(net, np.random.default_rng(16))

@@ -247,6 +247,7 @@ def test_flags_that_are_no_setting_are_those_of_tasks_repeats_and_places(monkeyp
     for module, name, define in (
         (supervised, "define_binary_mnist_flags", define_network_flag),
         (supervised, "define_cifar_svhn_flags", define_flags_of_each_kind),
+        (supervised, "define_images_flags", define_network_flag),
         (atari, "define_flags", define_flags_of_each_kind),
     ):
         monkeypatch.setattr(module, name, define)

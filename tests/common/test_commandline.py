@@ -165,7 +165,7 @@ def test_control_c_is_one_line_with_status_130(script):
 # ---- Ctrl-C while a script is imported ----
 
 SCRIPTS = ["plotting.py", "pathnet.py", "atari_pathnet.py"]
-SCRIPTS += ["binary_mnist_pathnet.py", "cifar_svhn_pathnet.py"]
+SCRIPTS += ["binary_mnist_pathnet.py", "cifar_svhn_pathnet.py", "images_pathnet.py"]
 
 # Python imports this by itself. It sends Ctrl-C as one of the modules is looked for.
 SITE = """

@@ -33,6 +33,13 @@ def test_a_folder_can_be_named_after_any_number_of_tasks(tmp_path, names):
     assert folders.joined(["1v3"] * 90) == "1v3_1v3_1v3_1v3_and_86_more"
 
 
+def test_a_task_that_is_named_by_a_path_names_a_folder():
+    assert folders.named("1v3") == "1v3"
+    assert folders.named("/home/me/my photos:0-4~1") == "my_photos_0-4~1"
+    assert folders.named("/a/\n\x1b") == "__"
+    assert folders.named("/a/\u4e2d") == "\u4e2d"
+
+
 def test_new_folders_made_at_once_differ(tmp_path):
     threads, rounds = 8, 25
     barrier = Barrier(threads)

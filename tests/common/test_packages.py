@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 SCRIPTS = [
     "binary_mnist_pathnet.py",
     "cifar_svhn_pathnet.py",
+    "images_pathnet.py",
     "atari_pathnet.py",
     "plotting.py",
     "pathnet.py",

@@ -29,6 +29,22 @@ def test_mean_and_error():
     assert np.isnan(tables.mean_and_error(np.array([]))).all()
 
 
+def test_paths_are_shown_by_their_last_part_where_these_differ():
+    results = [
+        repeat("/a/x:0-4", "/a/b/y.npz", (4, 2)),
+        repeat("1v3", "/a/x:0-4", (1, 1)),
+    ]
+    short = tables.with_short_names(results)
+    assert [[task["name"] for task in r["tasks"]] for r in short] == [
+        ["x:0-4", "y.npz"],
+        ["1v3", "x:0-4"],
+    ]
+    assert short[0]["tasks"][1]["generations"] == 2
+    assert results[0]["tasks"][0]["name"] == "/a/x:0-4"
+    alike = [repeat("/a/x", "/b/x", (4, 2))]
+    assert tables.with_short_names(alike) == alike
+
+
 def test_by_setting_ignores_what_tells_repeats_apart():
     alike = [
         repeat("a", "b", (1, 1), seed=seed, log_dir=str(seed), a1=seed)

@@ -117,6 +117,8 @@ def settings(tasks=("1v3", "1v2")):
         noise=None,
         noise_shares=(0.5,),
         train_images=(None,),
+        size=None,
+        grey=False,
         fake_data=False,
         data_dirs={},
         records=v["record"] == "all",

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from own_images import npz
 
 from common import results
 
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(results.__file__).parent.parent
 MNIST, CIFAR = "auto_binary_mnist_pathnet.sh", "auto_cifar_svhn_pathnet.sh"
+IMAGES = "auto_images_pathnet.sh"
 SMALL = ["--fake_data", "--L=1", "--M=4", "--N=2", "--filt=4", "--T=2", "--candi=2"]
 TINY = [*SMALL, "--max_steps=3"]
 FOREVER = [*SMALL, "--max_steps=100000000", "--stop_accuracy=1"]
@@ -64,6 +66,18 @@ def wait_until(condition, seconds=120):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_batch_of_own_images(tmp_path):
+    """Its tasks are named by paths from where the user stands."""
+    npz(tmp_path / "a.npz")
+    arguments = "2", *TINY[1:], "--tasks=a.npz:0-1,a.npz:1-2"
+    for _ in range(2):  # the second time nothing is left to learn
+        ended = batch(tmp_path, *arguments, script=IMAGES)
+        assert ended.returncode == 0, ended
+    assert seeds(tmp_path) == [0, 1]
+    assert "| a.npz:1-2 | after a.npz:0-1 |" in ended.stdout
+    assert str(tmp_path) not in ended.stdout
 
 
 # --------------------------------------------------------------------------------------
