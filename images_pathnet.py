@@ -16,7 +16,7 @@ has the held-out accuracy of each task, after all of them.
 from common import commandline  # before all else: Ctrl-C is one line from here on
 
 # isort: split
-from supervised import image_names
+from common import folders
 from supervised.experiment import Experiment
 from supervised.image_tasks import ImageTasks
 from supervised.settings import define_images_flags, read_images
@@ -35,7 +35,7 @@ def main() -> None:
                 fitness = tournament.train(paths)  # alike, on the same mini-batches
                 tournament.overwrite_losers(fitness)  # by mutated copies of the winner
             repeat.freeze()  # the best path; everything else is re-initialized
-        names = "_".join(map(image_names.label, settings.tasks))
+        names = "_".join(map(folders.last_part, settings.tasks))
         ends = [f"TASK{n}:{a:.4f}" for n, a in enumerate(repeat.accuracies(), 1)]
         repeat.finish(f"{names},{','.join(ends)},Done")
 

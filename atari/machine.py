@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from common import memory
 from common.commandline import UserError
 
 ISOLATED = "PATHNET_ISOLATED"  # set in a process that is in its own network namespace
@@ -32,29 +33,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def available_memory() -> int:
-    """Bytes that this machine, and the control group of this process, have left."""
-    with open("/proc/meminfo") as file:
-        lines = dict(line.split(":") for line in file)
-    available = int(lines["MemAvailable"].split()[0]) * 1024
-    for limit, usage in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        try:
-            with open(limit) as most, open(usage) as used:
-                available = min(available, int(most.read()) - int(used.read()))
-        except (OSError, ValueError):
-            continue  # no such limit
-    return available
-
-
 def fitting_actors(wanted: int, servers: int) -> int:
     """How many of the wanted actors fit into memory, 2 at least."""
-    room = available_memory() - (servers + 1) * SERVER_MEMORY
+    room = memory.available() - (servers + 1) * SERVER_MEMORY
     return max(2, min(wanted, room // ACTOR_MEMORY))
 
 

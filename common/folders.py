@@ -25,9 +25,23 @@ def joined(names: Sequence[str]) -> str:
     return kept + (f"_and_{more}_more" if more else "")
 
 
+def last_part(task: str) -> str:
+    """The last part of a task's name, maybe a path: photos:0-4 of /a/photos/:0-4."""
+    head, _, tail = task.rpartition("/")
+    is_of_the_folder = head and tail[:1] in ("", ":", "~")
+    return os.path.basename(head) + tail if is_of_the_folder else tail
+
+
 def named(task: str) -> str:
     """The name of a task, maybe a path, as a folder's name or a part of one."""
-    return re.sub(r"[^\w.,+=~-]", "_", os.path.basename(task))
+    return re.sub(r"[^\w.,+=~-]", "_", last_part(task))
+
+
+def absolute(path: str) -> str:
+    """The same file or folder as a process names it that stands elsewhere."""
+    # What lies above a link is known to the file system alone.
+    is_plain = os.pardir not in path.split(os.sep)
+    return os.path.abspath(path) if is_plain else os.path.realpath(path)
 
 
 def new(log_dir: str, name: str) -> str:

@@ -255,7 +255,8 @@ def batch(
         if differences:
             raise UserError(
                 f"flag --results={filename}: holds repeats of other settings "
-                f"({' '.join(differences)}); name another file"
+                f"({' '.join(differences)}); name another file, or of a batch another "
+                "folder in BATCH_DIR"
             )
         if (
             type(result.get("seed")) is not int

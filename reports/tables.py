@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common import folders
+
 SCORE_EPISODES = 30  # whose mean return is the score of a game, as in atari/scores.py
 CONTINUAL_LEGEND = (
     "ACC: mean held-out accuracy over all tasks, after the last one. BWT: mean change of the "
@@ -73,7 +75,7 @@ def with_short_names(results: Sequence[dict]) -> list[dict]:
     As they are, if two paths end alike.
     """
     names = {task["name"] for result in results for task in result["tasks"]}
-    short = {name: name.rsplit("/", 1)[-1] for name in names}
+    short = {name: folders.last_part(name) for name in names}
     if len(set(short.values())) < len(names):
         return list(results)
     return [

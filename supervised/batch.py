@@ -165,10 +165,16 @@ def _folder(script, arguments):
     """The folder of a batch, which the same command finds again from anywhere."""
     logs = ROOT / "logs"
     logs.mkdir(exist_ok=True)
-    words = [re.sub(r"[^A-Za-z0-9.=,]", "", word) for word in _without_seed(arguments)]
+    given = list(_without_seed(arguments))
+    words = [re.sub(r"[^A-Za-z0-9.=,]", "", word) for word in given]
     name = f"batch__{script}_pathnet__{'_'.join(words)}"
-    if len(name) > os.pathconf(logs, "PC_NAME_MAX"):
-        name = f"{name[:100]}__{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    # One that an earlier version has made goes on.
+    tells_apart = (logs / name).exists() or all(
+        re.fullmatch(r"--?[A-Za-z0-9.=,_]*", word) for word in given
+    )
+    if not tells_apart or len(name) > os.pathconf(logs, "PC_NAME_MAX"):
+        digest = hashlib.sha256(os.fsencode("\0".join(given))).hexdigest()
+        name = f"{name[:100]}__{digest[:12]}"
     return os.path.relpath(logs / name)
 
 

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from common.commandline import printable
 from common.require import require
@@ -16,6 +16,7 @@ PARTS = ("train", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")  # no others are opened
 _MOST_PIXELS = 2**26  # of one picture
+_SHOWN_CLASSES = 20  # in the line that numbers them
 
 _REMEDY = "mend it or take it away"
 
@@ -28,7 +29,8 @@ def is_one(folder: Path) -> bool:
 def read(folder: Path, size: int | None, grey: bool) -> tuple:
     """Reads all pictures of a folder.
 
-    Labels are the places of the classes' names in alphabetical order, from 0 on. Of
+    Labels are the places of the classes' names in alphabetical order, from 0 on, or in
+    that of numbers if all names are numbers; a line on stderr says which is which. Of
     several frames the first counts. Other files, and hidden ones, are left out.
 
     Args:
@@ -49,8 +51,10 @@ def read(folder: Path, size: int | None, grey: bool) -> tuple:
     with formats.errors_about(folder, "make both parts alike"):
         others = sorted(set(names) ^ {path.name for path in classes["test"]})
         require(not others, f"only one of train and test has the class {others[:1]}")
+    with formats.errors_about(folder, "put a folder for each class there"):
         require(2 <= len(names) <= MOST_CLASSES,
                 f"has {len(names)} classes, not 2 to {MOST_CLASSES}")  # fmt: skip
+    _say_classes(folder, names)
     files = {part: _pictures(classes[part]) for part in PARTS}
     shape = _converted(files["train"][0][0], size, grey).shape
     with formats.errors_about(folder, "add a smaller --size, or take some away"):
@@ -64,7 +68,18 @@ def read(folder: Path, size: int | None, grey: bool) -> tuple:
 def _classes(folder):
     """The folders of the classes of one part, by name."""
     require(folder.is_dir(), f"has no folder {folder.name}/")
-    return sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+    found = [p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."]
+    are_numbers = all(path.name.isdecimal() for path in found)
+    return sorted(found, key=lambda p: (int(p.name) if are_numbers else 0, p.name))
+
+
+def _say_classes(folder, names):
+    """Says which number each class has."""
+    shown = [f"{number} is {name}" for number, name in enumerate(names)][
+        :_SHOWN_CLASSES
+    ]
+    more = " ..." if len(names) > _SHOWN_CLASSES else ""
+    print(printable(f"{folder.name}: class {', '.join(shown)}{more}"), file=sys.stderr)
 
 
 def _pictures(classes):
@@ -110,7 +125,7 @@ def _converted(path, size, grey):
     with (
         formats.errors_about(path, _REMEDY),
         warnings.catch_warnings(action="ignore"),
-        Image.open(path, formats=_FORMATS) as picture,
+        _opened(path) as picture,
     ):
         is_small = picture.width * picture.height <= _MOST_PIXELS
         require(is_small, f"has more than {_MOST_PIXELS:,} pixels")
@@ -119,3 +134,11 @@ def _converted(path, size, grey):
             f"has a side of more than {formats.MOST_SIDE} pixels: add --size",
         )
         return pixels.converted(picture, size, grey)
+
+
+def _opened(path):
+    """The picture of a file; raises ValueError if it is none."""
+    try:
+        return Image.open(path, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError("is no picture of a known format") from error

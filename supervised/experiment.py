@@ -30,7 +30,7 @@ from supervised import checkpoints, display, outcomes, pictures, recorder, sizes
 from supervised.controls import CONTROLS, PathNet
 from supervised.generation import TrainablePathNet
 from supervised.outcomes import Outcome
-from supervised.settings import Settings
+from supervised.settings import Settings, of_task
 from supervised.streams import TOURNAMENT, random_stream
 from supervised.tournaments import Generation, Task, Tournament, Trainer
 
@@ -67,6 +67,7 @@ class Experiment:
         self.settings = settings
         self.data = data
         self._check_data()
+        self._check_few_images(classes)
         grid = pathnet.Grid(**settings.grid, inputs=inputs, classes=tuple(classes))
         training = settings.training
         sizes.check_memory(grid, training, settings.candi)
@@ -182,6 +183,16 @@ class Experiment:
                 raise UserError(
                     f"{folder}: was learned from other data, {name} {loaded.data[name]}, "
                     f"than these, {description}; {remedy}"
+                )
+
+    def _check_few_images(self, classes):
+        """Raises UserError where a class would be left without a training image."""
+        for number, count in enumerate(classes):
+            kept = of_task(self.settings.train_images, number)
+            if kept is not None and kept < count:
+                raise UserError(
+                    f"flag --train_images: {kept} for task {number + 1}, which has {count} "
+                    f"classes: leave it {count} or more"
                 )
 
     def _compile_ahead(self):

@@ -1,7 +1,7 @@
 """Bytes of untrusted files to arrays: IDX, CIFAR's records, tar, MATLAB v5, gzip, npz.
 
 Every reader either returns well-formed arrays or raises DataError, and it allocates no
-more than the official data would need, or of a user's own data a quarter of the memory,
+more than the official data would need, or of a user's own data a quarter of what is left,
 whatever a damaged file claims to hold. Nothing is unpickled. Which files there are, and
 where, is the business of `supervised.datasets` and `supervised.image_tasks`.
 """
@@ -13,6 +13,7 @@ import math
 import os
 import struct
 import tarfile
+import textwrap
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,12 +22,14 @@ from typing import BinaryIO
 
 import numpy as np
 
+from common import memory
 from common.commandline import UserError
 from common.require import require
 
 # Bound on a file on disk and on all it unfolds to; the largest official one needs 225e6.
 MAX_BYTES = 320 * 2**20
 CHUNK_BYTES = 2**14
+MOST_CHARACTERS = 300  # of a reason; decoders may put whole headers into theirs
 
 CIFAR_RECORD_BYTES = 1 + 3 * 32 * 32
 CIFAR_BATCH_RECORDS = 10_000
@@ -71,6 +74,7 @@ def errors_about(path: Path, remedy: str) -> Iterator[None]:
         raise
     except Exception as error:  # Decoders of damaged data promise no narrower class.
         problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        problem = textwrap.shorten(problem, MOST_CHARACTERS, placeholder=" ...")
         raise DataError(f"{path}: {problem}; {remedy}") from error
 
 
@@ -182,8 +186,8 @@ def read_svhn(path: Path) -> Images:
 
 
 def most_bytes() -> int:
-    """The most that a user's own images may take: a quarter of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    """The most that a user's file or folder may take: a quarter of the memory left."""
+    return memory.available() // 4
 
 
 def read_own_idx(path: Path, dimensions: int) -> np.ndarray:
@@ -336,19 +340,34 @@ def _parse_own_idx(content: bytes, dimensions: int) -> np.ndarray:
 def _read_npy(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """Returns an array of numbers in an .npz file, no larger than the file says."""
     member = archive.getinfo(f"{name}.npy")
+    is_encrypted = member.flag_bits & 1
+    require(not is_encrypted, f"{name} is encrypted")
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        require(version in _NPY_HEADERS, f"{name} is of an unknown format")
-        shape, by_column, dtype = _NPY_HEADERS[version](file)
+        shape, by_column, dtype = _read_npy_header(file, name)
         require(dtype.kind in "iufb", f"{name} is not made of numbers")
         # A product with a zero in it says nothing of the other sizes.
         require(max(shape, default=0) <= member.file_size, f"{name} is truncated")
         size = math.prod(shape) * dtype.itemsize
         require(size <= member.file_size, f"{name} is truncated")
         content = file.read(size)
+        # At the end the checksum is compared.
+        is_over = not file.read(1)
     require(len(content) == size, f"{name} is truncated")
+    require(is_over, f"{name} is longer than its header says")
     order = "F" if by_column else "C"
     return np.frombuffer(content, dtype).reshape(shape, order=order)
+
+
+def _read_npy_header(file, name):
+    """Shape, order by column, and type of an array; raises ValueError if it has none."""
+    try:
+        version = np.lib.format.read_magic(file)
+        header = _NPY_HEADERS[version](file)
+    except Exception as error:  # numpy promises no narrower class
+        raise ValueError(f"{name} has no sound header") from error
+    are_whole = all(type(size) is int and size >= 0 for size in header[0])
+    require(are_whole, f"{name} has no sound header")
+    return header
 
 
 _NPY_HEADERS = {

@@ -10,6 +10,8 @@ import dataclasses
 import os
 import re
 
+from common import folders
+
 BUILT_IN = ("mnist", "cifar10", "svhn")
 MOST_CLASSES = 256  # labels are bytes
 
@@ -36,23 +38,27 @@ class ImageName:
 
 
 def parse(name: str) -> ImageName:
-    """What a task's name says.
+    """What a task's name says. A slash at the end of a path is not part of its source.
 
     Raises:
-      ValueError: a class is named twice, or less than two are, or none that there can be.
+      ValueError: a class is named twice, or less than two are, or none that there can be;
+        or results could not be written of it.
     """
     found = _NAME.fullmatch(name)
     if found is None:
-        raise ValueError("is empty")
+        raise ValueError("is empty: name what is learned from")
+    if not name.isprintable():
+        raise ValueError("has characters that cannot be printed: rename the file")
     classes = None
     if found["classes"] is not None:
         classes = tuple(
             label for part in found["classes"].split("+") for label in _labels(part)
         )
         if len(classes) < 2 or len(set(classes)) < len(classes):
-            raise ValueError("needs two different classes or more, each named once")
+            raise ValueError("must name two different classes or more, each once")
     seed = None if found["seed"] is None else int(found["seed"])
-    return ImageName(found["source"], classes, seed)
+    source = found["source"]
+    return ImageName(source.rstrip("/") or source, classes, seed)
 
 
 def is_name(name: str) -> bool:
@@ -65,18 +71,14 @@ def is_name(name: str) -> bool:
 
 
 def absolute(name: str) -> str:
-    """The same task as a process names it that stands in another folder."""
-    source = parse(name).source
+    """The same task, one for which `is_name` holds, as named in any other folder."""
+    source = _NAME.fullmatch(name)["source"]
     if source in BUILT_IN:
         return name
-    path = os.path.abspath(os.path.expanduser(source))
-    return path + name[len(source) :]
-
-
-def label(name: str) -> str:
-    """A name for people: that of the file or folder, without those that it lies in."""
-    source = parse(name).source
-    return os.path.basename(source.rstrip("/")) + name[len(source) :]
+    path, more = folders.absolute(os.path.expanduser(source)), name[len(source) :]
+    # A slash keeps what the name of a folder ends with apart from what a task's name says.
+    is_plain = not source.endswith("/") and parse(path + more).source == path
+    return path + more if is_plain else f"{path}/{more}"
 
 
 def _labels(part):
@@ -84,5 +86,8 @@ def _labels(part):
     first, _, last = part.partition("-")
     last = last or first
     if int(last) < int(first) or int(last) >= MOST_CLASSES:
-        raise ValueError(f"has no classes {part}: they are 0 to {MOST_CLASSES - 1}")
+        most = MOST_CLASSES - 1
+        raise ValueError(
+            f"cannot have classes {part}: write 0-{most} or a part of that"
+        )
     return range(int(first), int(last) + 1)

@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 
 import pathnet
-from common import checkpoint, commandline, network
+from common import checkpoint, commandline, folders, network
 from common.commandline import LEARNING, NETWORK, PLACE, REPEAT, TASKS, UserError
 from supervised import checkpoints, formats, generation, image_names
 from supervised.controls import CONTROLS
@@ -269,6 +269,20 @@ class _ImageNames(flags.ListParser):
         return [image_names.absolute(n) if image_names.is_name(n) else n for n in names]
 
 
+def _are_image_names(names):
+    """Whether they name tasks of images_pathnet.py; raises ValidationError if not."""
+    if not names:
+        raise flags.ValidationError(
+            "must be a list such as mnist:0-4,photos/:1+3,mnist~1"
+        )
+    for name in names:
+        try:
+            image_names.parse(name)
+        except ValueError as error:
+            raise flags.ValidationError(f"{name!r} {error}") from error
+    return True
+
+
 def define_images_flags() -> None:
     """The flags of images_pathnet.py."""
     with commandline.flag_group("Tasks", TASKS):
@@ -293,12 +307,7 @@ def define_images_flags() -> None:
         flags.DEFINE_bool(
             "grey", False, "Whether images are made grey, or stay in colour."
         )
-    flags.register_validator(
-        "tasks",
-        lambda v: v and all(map(image_names.is_name, v)),
-        "must be a list such as mnist:0-4,photos/:1+3,mnist~1, where a task that names "
-        f"classes has two different ones or more, from 0 to {image_names.MOST_CLASSES - 1}",
-    )
+    flags.register_validator("tasks", _are_image_names)
     _define_flags(
         M=20,
         N=3,
@@ -821,7 +830,7 @@ def _recorded_flags():
     values = commandline.flag_values()
     for name in PATHS:
         if values.get(name) is not None:
-            values[name] = os.path.abspath(values[name])
+            values[name] = folders.absolute(values[name])
     return {name: value for name, value in values.items() if name != "resume"}
 
 
@@ -899,12 +908,17 @@ def _check_kept_flags(values):
     With the same seed its further tasks are learned as if its run had never ended.
     """
     other = [
-        f"--{name}={values.get(name)}"
+        _as_given(name, values.get(name))
         for name in [*commandline.flag_names(NETWORK), "seed"]
         if FLAGS[name].value != values.get(name)
     ]
     if other:
         raise UserError(
-            f"{FLAGS.load_dir}: its network was made with other flags: add "
+            f"{FLAGS.load_dir}: its network was made with other flags: use "
             f"{' '.join(other)}"
         )
+
+
+def _as_given(name, value):
+    """How a user says that a flag has a value."""
+    return f"no --{name}" if value is None else f"--{name}={value}"

@@ -1,14 +1,13 @@
 """Whether a grid and its training fit into the machine, before anything tries."""
 
-import os
-
 import pathnet
+from common import memory
 from common.commandline import UserError
 from supervised.generation import Training
 
 
 def check_memory(grid: pathnet.Grid, training: Training, candi: int) -> None:
-    """Raises UserError if the machine cannot hold the grid and the population."""
+    """Raises UserError if the memory that is left cannot hold grid and population."""
     first = grid.filt * grid.inputs
     rest = (grid.L - 1) * grid.filt * grid.filt
     # Three copies at once when parameters are drawn, and what is gathered and trained.
@@ -18,11 +17,11 @@ def check_memory(grid: pathnet.Grid, training: Training, candi: int) -> None:
     images = training.T * training.batch_num * grid.inputs
     paths = 24 * candi * grid.L * grid.M + 16 * candi**2
     needed = 4 * floats + 5 * images + paths
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    available = memory.available()
     if needed > available:
         raise UserError(
             f"flags --L={grid.L} --M={grid.M} --filt={grid.filt} --B={training.B} "
             f"--T={training.T} --batch_num={training.batch_num} --candi={candi}: "
             f"needs {needed / 2**30:.1f} GiB of memory and this machine has "
-            f"{available / 2**30:.1f} GiB; make them smaller"
+            f"{available / 2**30:.1f} GiB left; make them smaller"
         )

@@ -717,7 +717,7 @@ def saved(scripts, tmp_path_factory):
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--M=11", "--seed=5", "--load_dir"], "add --M=10 --seed=0"),
+        (["--M=11", "--seed=5", "--load_dir"], "use --M=10 --seed=0"),
         (["--load_dir"], "has learned 1v3; name what to learn on top"),
         (["--save_dir"], "not overwritten"),
         (["--runs=2", "--load_dir"], "leave out --runs"),
@@ -852,6 +852,7 @@ BAD_FLAGS = {
     "--train_images=0": ["train_images=0", "all,30"],
     "--train_images=all,": ["train_images=all,", "all,30"],
     "--train_images=-3": ["train_images=-3", "all,30"],
+    "--train_images=all,1": ["1 for task 2, which has 2 classes"],
 }
 
 

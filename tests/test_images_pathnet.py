@@ -19,6 +19,12 @@ SMALL = ("--L=2", "--M=6", "--N=2", "--filt=8", "--T=5", "--max_steps=3")
 LAST_LINE = re.compile(r"(\S+?),TASK1:(\d\.\d{4}),TASK2:(\d\.\d{4}),Done")
 
 
+def learned(file):
+    """The tasks of the one result in a file, without times."""
+    tasks = json.loads(file.read_text())["tasks"]
+    return [{k: v for k, v in task.items() if k != "seconds"} for task in tasks]
+
+
 def result_of(cwd):
     (file,) = (cwd / "logs").rglob("results.jsonl")
     (line,) = file.read_text().splitlines()
@@ -59,10 +65,10 @@ def test_own_images_of_each_kind_in_one_run(scripts, tmp_path):
     assert str(tmp_path) not in finished.stdout  # tables name tasks as the user does
     (file,) = (tmp_path / "logs").rglob("results.jsonl")
     one, other = map(json.loads, file.read_text().splitlines())
-    assert one["tasks"][0]["name"] == f"{tmp_path}/photos:0+2"
+    assert one["tasks"][0]["name"] == f"{tmp_path}/photos/:0+2"
     assert one["backward_transfer"] == 0
     assert one["data"][f"{tmp_path}/a.npz"].startswith("30+9 images")
-    assert all(task["accuracy_test"] > 0.9 for task in one["tasks"][:3])
+    assert all(task["accuracy_test"] > 0.7 for task in one["tasks"][:3])
     assert (one["control"], other["control"]) == ("pathnet", "scratch")
 
     drawn = scripts.fork(tmp_path, "plotting.py", str(file), "--retention=r.png")
@@ -103,25 +109,28 @@ def test_a_saved_network_goes_on_with_more_classes(scripts, tmp_path):
 
 def test_a_killed_run_goes_on_from_another_folder(scripts, tmp_path):
     npz(tmp_path / "a.npz")
-    flags = (*SMALL, "--max_steps=400", "--stop_accuracy=1", "--learning_rate=1e-9")
+    flags = (*SMALL, "--max_steps=400", "--stop_accuracy=1", "--learning_rate=1e-3")
     tasks = "--tasks=a.npz,a.npz~1"
     whole = scripts.fork(tmp_path, SCRIPT, *flags, tasks, "--log_dir=whole")
     assert whole.status == 0, whole
     often = "--checkpoint_seconds=0"
     running = scripts.start_fork(tmp_path, SCRIPT, *flags, tasks, often)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if list((tmp_path / "logs").glob("*/checkpoints/checkpoint-*")):
-            break
+    found = []
+    while not found and time.monotonic() < deadline:
+        found = list((tmp_path / "logs").glob("*/checkpoints/checkpoint-*"))
         time.sleep(0.01)
     os.kill(running.pid, signal.SIGKILL)
     assert running.wait().status == -signal.SIGKILL
+    assert found
     (folder,) = (tmp_path / "logs").iterdir()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     resumed = scripts.fork(elsewhere, SCRIPT, f"--resume={folder}")
     assert resumed.status == 0, resumed
     assert resumed.lines[-1] == whole.lines[-1]
+    (once,) = (tmp_path / "whole").rglob("results.jsonl")
+    assert learned(folder / "results.jsonl") == learned(once)
 
 
 def test_the_preset_of_permuted_digits(scripts, tmp_path):
@@ -139,7 +148,8 @@ def test_the_preset_of_permuted_digits(scripts, tmp_path):
 @pytest.mark.parametrize(
     ("tasks", "problem"),
     [
-        ("mnist:3", "--tasks"),
+        ("mnist:3", "'mnist:3' must name two different classes"),
+        ("a\x01", "cannot be printed"),
         ("nowhere/", "nowhere: no such file or folder"),
         ("mnist,cut.npz", "cut.npz"),
         ("mnist,a.npz", "add --size=6"),

@@ -1,6 +1,5 @@
 """Tests of machine.py: ports, memory, the network namespace."""
 
-import io
 import os
 import socket
 import subprocess
@@ -52,54 +51,12 @@ def test_ports_end_at_65535():
         machine.check_ports(65533, 4)
 
 
-MEMINFO = "MemTotal: 9000000 kB\nMemFree: 1 kB\nMemAvailable:    4000000 kB\n"
-CGROUP2 = "/sys/fs/cgroup/memory"
-CGROUP1 = "/sys/fs/cgroup/memory/memory"
-
-
-@pytest.mark.parametrize(
-    ("limits", "expected"),
-    [
-        ({}, 4_096_000_000),
-        ({f"{CGROUP2}.max": "max\n", f"{CGROUP2}.current": "5\n"}, 4_096_000_000),
-        (
-            {f"{CGROUP2}.max": "3000000000\n", f"{CGROUP2}.current": "1\n"},
-            2_999_999_999,
-        ),
-        (
-            {
-                f"{CGROUP1}.limit_in_bytes": "500\n",
-                f"{CGROUP1}.usage_in_bytes": "100\n",
-            },
-            400,
-        ),
-    ],
-)
-def test_memory_is_what_this_machine_and_the_control_group_leave(
-    monkeypatch, limits, expected
-):
-    def fake(filename):
-        files = {"/proc/meminfo": MEMINFO} | limits
-        if filename not in files:
-            raise FileNotFoundError(filename)
-        return io.StringIO(files[filename])
-
-    monkeypatch.setattr(machine, "open", fake, raising=False)
-    assert machine.available_memory() == expected
-
-
-def test_this_machine_has_memory():
-    with open("/proc/meminfo") as file:
-        total = int(file.readline().split()[1]) * 1024
-    assert 0 < machine.available_memory() <= total
-
-
 @pytest.mark.parametrize(
     ("room", "expected"), [(10**12, 10), (0, 2), (5.5, 5), (2.5, 2), (1.5, 2)]
 )
 def test_as_many_actors_as_fit(monkeypatch, room, expected):
-    memory = 3 * machine.SERVER_MEMORY + room * machine.ACTOR_MEMORY
-    monkeypatch.setattr(machine, "available_memory", lambda: int(memory))
+    bytes_left = 3 * machine.SERVER_MEMORY + room * machine.ACTOR_MEMORY
+    monkeypatch.setattr(machine.memory, "available", lambda: int(bytes_left))
     assert machine.fitting_actors(10, servers=2) == expected
 
 

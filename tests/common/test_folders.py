@@ -36,8 +36,19 @@ def test_a_folder_can_be_named_after_any_number_of_tasks(tmp_path, names):
 def test_a_task_that_is_named_by_a_path_names_a_folder():
     assert folders.named("1v3") == "1v3"
     assert folders.named("/home/me/my photos:0-4~1") == "my_photos_0-4~1"
+    assert folders.named("/a/photos/:0-4") == "photos_0-4"
+    assert folders.named("/a/photos~1/") == "photos~1"
     assert folders.named("/a/\n\x1b") == "__"
     assert folders.named("/a/\u4e2d") == "\u4e2d"
+
+
+def test_a_path_means_the_same_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other" / "dir").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("other/dir")
+    assert folders.absolute("link/x/") == f"{tmp_path}/link/x"
+    assert folders.absolute("link/../x") == f"{tmp_path}/other/x"
+    assert folders.absolute("/a//b/./c") == "/a/b/c"
 
 
 def test_new_folders_made_at_once_differ(tmp_path):

@@ -40,6 +40,9 @@ def test_paths_are_shown_by_their_last_part_where_these_differ():
         ["1v3", "x:0-4"],
     ]
     assert short[0]["tasks"][1]["generations"] == 2
+    slashes = [repeat("/a/photos/:0-4", "/a/photos~1/", (4, 2))]
+    (short,) = tables.with_short_names(slashes)
+    assert [task["name"] for task in short["tasks"]] == ["photos:0-4", "photos~1"]
     assert results[0]["tasks"][0]["name"] == "/a/x:0-4"
     alike = [repeat("/a/x", "/b/x", (4, 2))]
     assert tables.with_short_names(alike) == alike

@@ -28,9 +28,13 @@ from supervised import datasets, formats, pixels
 from supervised.image_tasks import ImageTasks
 
 
-def images_of(*tasks, size=None, grey=False, train_images=(None,), fake_data=False):
+def images_of(
+    *tasks, size=None, grey=False, train_images=(None,), fake_data=False, learned=0
+):
+    """The ImageTasks of these flags; `learned` of the tasks are those of a network."""
     settings = types.SimpleNamespace(
         tasks=[str(task) for task in tasks],
+        network=types.SimpleNamespace(tasks=[{}] * learned),
         size=size,
         grey=grey,
         train_images=train_images,
@@ -38,6 +42,14 @@ def images_of(*tasks, size=None, grey=False, train_images=(None,), fake_data=Fal
         data_dirs={"mnist": None, "cifar10": None, "svhn": None},
     )
     return ImageTasks(settings)
+
+
+def npy_header(shape):
+    """The first bytes of an .npy file of bytes of a shape."""
+    header = io.BytesIO()
+    claim = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, claim)
+    return header.getvalue()
 
 
 def refusal_of(*tasks, **settings):
@@ -103,11 +115,40 @@ def test_what_is_no_picture_is_left_out(tmp_path, capsys):
     folder = class_folders(tmp_path / "photos")
     (folder / "train" / "a" / ".DS_Store").write_bytes(b"x")
     assert len(images_of(folder).task(0, 0).train.labels) == 30
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "photos: class 0 is a, 1 is b, 2 is c\n"
     (folder / "train" / "a" / "notes.txt").write_bytes(b"x")
     os.mkfifo(folder / "train" / "b" / "pipe.png")
     assert len(images_of(folder).task(0, 0).train.labels) == 30
     assert "2 left out that are no pictures" in capsys.readouterr().err
+
+
+def test_classes_that_are_named_by_numbers_are_in_their_order(tmp_path, capsys):
+    folder = class_folders(tmp_path / "photos")
+    for part_ in ("train", "test"):
+        for old, new in zip("abc", ("10", "9", "100")):
+            (folder / part_ / old).rename(folder / part_ / new)
+    labels = images_of(folder).task(0, 0).train
+    assert "class 0 is 9, 1 is 10, 2 is 100" in capsys.readouterr().err
+    levels = [labels.images[labels.labels == k].mean() // 60 for k in range(3)]
+    assert levels == [1, 0, 2]
+
+
+def test_a_name_that_may_mean_two_things_is_refused(tmp_path):
+    one, other = (class_folders(tmp_path / name) for name in ("photos", "photos~1"))
+    line = refusal_of(f"{other}")
+    assert f"{other}/, or ~1 of another one, {one}/~1: write one of these" in line
+    plain = images_of(f"{other}/").task(0, 0)
+    drawn = images_of(f"{one}/~1").task(0, 0)
+    assert np.array_equal(plain.train.labels, drawn.train.labels)
+    assert not np.array_equal(plain.train.images, drawn.train.images)
+
+
+def test_generated_data_of_two_sources_differ():
+    images = images_of("a.npz", "b.npz", "a.npz:0-1", fake_data=True, size=9)
+    first, second = (images.task(number, 0).train.images for number in (0, 1))
+    assert first.shape == second.shape == (10_000, 81)
+    assert not np.array_equal(first, second)
+    assert len(set(images.data.values())) == 2
 
 
 # ---- Size and colour ----
@@ -143,6 +184,23 @@ def test_a_picture_is_turned_as_its_camera_says():
     ]
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(mode, tmp_path):
+    """As in black drawings on nothing, whose pixels are all black."""
+    drawing = Image.new("LA", (3, 1), (0, 0))
+    drawing.putpixel((1, 0), (0, 255))
+    if mode == "P":
+        drawing = drawing.convert("L").convert("P")
+        drawing.putdata([5, 0, 5])
+        drawing.info["transparency"] = 5
+    else:
+        drawing = drawing.convert(mode)
+    drawing.save(tmp_path / "drawing.png")
+    with Image.open(tmp_path / "drawing.png") as picture:
+        pixels_ = pixels.converted(picture, None, grey=True)
+    assert pixels_[..., 0].tolist() == [[255, 0, 255]]
+
+
 def test_images_that_fit_are_not_copied():
     images = part(5, (6, 6, 1))[0]
     assert pixels.all_converted(images, 6, True, "") is images
@@ -166,7 +224,16 @@ def test_other_sizes_and_colours_are_named_with_the_flags(tmp_path):
     assert "--size" in refusal_of(photos)
     assert images_of(photos, size=6).inputs == 108
     differing = npz(tmp_path / "b.npz", x_test=part(9, (5, 5))[0])
-    assert "differ in size" in refusal_of(differing)
+    assert refusal_of(differing).endswith("5 x 5 pixels in grey: add --size=5")
+    coloured = npz(tmp_path / "c.npz", x_test=part(9, (6, 6, 3))[0])
+    assert refusal_of(coloured).endswith("6 x 6 pixels in colour: add --grey")
+
+
+def test_what_a_network_was_learned_from_stays_as_it_was(tmp_path):
+    small, photos = npz(tmp_path / "a.npz"), class_folders(tmp_path / "photos")
+    assert refusal_of(small, photos, learned=1).endswith("convert the images")
+    small.rename(tmp_path / "b.npz")
+    assert "put back what was learned from" in refusal_of(small, photos, learned=1)
 
 
 # ---- Classes, few images, orders of pixels ----
@@ -204,6 +271,22 @@ def random_order(seed, inputs):
     return np.random.default_rng(key).permutation(inputs)
 
 
+def test_an_order_of_pixels_keeps_colours_together(tmp_path):
+    folder = class_folders(tmp_path / "photos")
+    images = images_of(folder, f"{folder}~5")
+    plain, drawn = (images.task(number, 0).train.images for number in (0, 1))
+    order = random_order(5, 36)
+    expected = plain.reshape(-1, 36, 3)[:, order].reshape(-1, 108)
+    assert np.array_equal(drawn, expected)
+
+
+def test_a_size_that_takes_too_much_memory(tmp_path, monkeypatch):
+    path = npz(tmp_path / "a.npz")
+    assert images_of(path, size=60).inputs == 3600
+    monkeypatch.setattr(formats, "most_bytes", lambda: 100_000)
+    assert refusal_of(path, size=60).endswith("; make --size smaller")
+
+
 def test_few_training_images(tmp_path):
     images = images_of(npz(tmp_path / "a.npz"), train_images=(6,))
     task = images.task(0, seed=3)
@@ -232,11 +315,12 @@ def test_few_training_images(tmp_path):
         ({"y_train": np.full(30, 256)}, "labels are not 0 to 255"),
         ({"y_train": np.full(30, -1)}, "labels are not 0 to 255"),
         ({"y_train": np.zeros(30, int), "y_test": np.zeros(9, int)}, "of one class"),
-        ({"y_test": np.arange(9)}, "no training image has the class [3]"),
+        ({"y_test": np.arange(9)}, "no training image has the class 3"),
         ({"y_test": np.zeros(9, int)}, "no test image has the class 1"),
         ({"x_test": None}, "holds neither x_train, y_train, x_test, y_test nor"),
         ({"y_train": np.full(30, None)}, "y_train is not made of numbers"),
         ({"y_train": np.array(["a"] * 30)}, "y_train is not made of numbers"),
+        ({"y_train": part(30)[1] > 0}, "not one whole number for each image"),
     ],
 )
 def test_wrong_npz_files(tmp_path, changed, problem):
@@ -260,17 +344,35 @@ def test_a_bomb_costs_little_memory(tmp_path, monkeypatch):
 
 def test_a_header_that_claims_too_much_costs_little_memory(tmp_path):
     path = npz(tmp_path / "a.npz")
-    header = io.BytesIO()
-    claim = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 28, 28)}
-    np.lib.format.write_array_header_1_0(header, claim)
     with zipfile.ZipFile(path) as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}
-    contents["x_train.npy"] = header.getvalue() + bytes(1_000)
+    contents["x_train.npy"] = npy_header((10**9, 28, 28)) + bytes(1_000)
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in contents.items():
             archive.writestr(name, content)
     with peak_below(2**20):
         assert "x_train is truncated" in refusal_of(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        (b"\x93NUMPY\x01\x00" + b"\xff\x7f" + b"(" * 0x7FFF, "no sound header"),
+        (b"\x93NUMPY\x03\x00", "no sound header"),
+        (npy_header((True, 6, 6)), "no sound header"),
+        (npy_header((-1, 6, 6)), "no sound header"),
+        (npy_header((30, 6, 6)) + bytes(30 * 36 + 1), "longer than its header says"),
+        (npy_header((30, 6, 6)) + bytes(30 * 36 - 1), "x_train is truncated"),
+    ],
+)
+def test_wrong_arrays(tmp_path, header, problem):
+    path = npz(tmp_path / "a.npz")
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (contents | {"x_train.npy": header}).items():
+            archive.writestr(name, content)
+    assert problem in refusal_of(path)
 
 
 @pytest.mark.parametrize(
@@ -336,18 +438,21 @@ def test_damaged_npz_files_are_refused_or_read(tmp_path):
     arrays = dict(zip(KERAS, (images, labels, images, labels)))
     plain = npz(tmp_path / "plain.npz").read_bytes()
     rng = np.random.default_rng(0)
+    refused = 0
     for case in range(FUZZ_CASES):
         content = plain if case % 2 else npz_bytes(**arrays)
         path.write_bytes(damaged(content, rng))
         try:
             parts = formats.read_npz(path)
         except formats.DataError as error:
+            refused += 1
             assert_is_one_line(error, path)
             continue
         for read, held in parts:
             assert read.dtype == held.dtype == np.uint8
             assert read.ndim == 4
             assert len(read) == len(held) > 0
+    assert 0 < refused < FUZZ_CASES
 
 
 def test_damaged_pictures_are_refused_or_read(tmp_path):
@@ -358,15 +463,17 @@ def test_damaged_pictures_are_refused_or_read(tmp_path):
     for suffix in ("png", "jpg", "bmp", "gif", "webp", "ppm"):
         image.save(tmp_path / f"one.{suffix}")
         contents.append((tmp_path / f"one.{suffix}").read_bytes())
-    rng = np.random.default_rng(0)
+    rng, refused = np.random.default_rng(0), 0
     for case in range(FUZZ_CASES):
         picture.write_bytes(damaged(contents[case % len(contents)], rng))
         try:
             task = images_of(folder, size=6).task(0, 0)
         except UserError as error:
+            refused += 1
             assert_is_one_line(error, picture)
         else:
             assert task.train.images.shape == (3, 108)
+    assert 0 < refused < FUZZ_CASES
 
 
 def test_refusals_are_data_errors(tmp_path):
