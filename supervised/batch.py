@@ -169,7 +169,7 @@ def _folder(script, arguments):
     words = [re.sub(r"[^A-Za-z0-9.=,]", "", word) for word in given]
     name = f"batch__{script}_pathnet__{'_'.join(words)}"
     # One that an earlier version has made goes on.
-    tells_apart = (logs / name).exists() or all(
+    tells_apart = os.path.exists(logs / name) or all(
         re.fullmatch(r"--?[A-Za-z0-9.=,_]*", word) for word in given
     )
     if not tells_apart or len(name) > os.pathconf(logs, "PC_NAME_MAX"):

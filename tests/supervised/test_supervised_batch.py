@@ -273,13 +273,18 @@ def test_the_folder_of_a_batch_has_a_name_that_fits_and_is_found_again(tmp_path)
     shutil.copytree(ROOT, project, ignore=ignored)
     (project / "binary_mnist_pathnet.py").write_text("raise SystemExit(3)")
     tasks = "--tasks=" + ",".join(["1v3", "1v2"] * 45)
-    for arguments in (["--a1=4", "--a2=5"], [tasks]):
+    alike = [[f"--data_dir={folder}"] for folder in ("ab", "a-b", "a/b")]
+    for arguments in (["--a1=4", "--a2=5"], [tasks], *alike):
         for place, seed in ((project, []), (tmp_path, ["--seed=7"])):
             command = [project / MNIST, "1", *arguments, *seed]
             assert subprocess.call(command, cwd=place, env=environment(JOBS="1")) == 3
-    usual, long = sorted(path.name for path in (project / "logs").iterdir())
+    names = sorted(path.name for path in (project / "logs").iterdir())
+    usual, plain, *hashed, long = names
     assert usual == "batch__binary_mnist_pathnet__a1=4_a2=5"
+    assert plain == "batch__binary_mnist_pathnet__datadir=ab"
+    assert all(name.startswith(f"{plain}__") for name in hashed)
     assert long.startswith("batch__binary_mnist_pathnet__tasks=1v3,1v2,")
+    assert len(hashed) == 2
     assert len(long) < 120
 
 
