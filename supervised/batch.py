@@ -168,10 +168,7 @@ def _folder(script, arguments):
     given = list(_without_seed(arguments))
     words = [re.sub(r"[^A-Za-z0-9.=,]", "", word) for word in given]
     name = f"batch__{script}_pathnet__{'_'.join(words)}"
-    # One that an earlier version has made goes on.
-    tells_apart = os.path.exists(logs / name) or all(
-        re.fullmatch(r"--?[A-Za-z0-9.=,_]*", word) for word in given
-    )
+    tells_apart = all(re.fullmatch(r"--?[A-Za-z0-9.=,_]*", word) for word in given)
     if not tells_apart or len(name) > os.pathconf(logs, "PC_NAME_MAX"):
         digest = hashlib.sha256(os.fsencode("\0".join(given))).hexdigest()
         name = f"{name[:100]}__{digest[:12]}"
