@@ -270,6 +270,11 @@ def _one_line_for_mistakes() -> Iterator[None]:
         _exit(f"{error.filename}: {error.strerror}", 2)
     except KeyboardInterrupt as error:
         _exit(str(error) or "interrupted", interrupts.STATUS)
+    except RuntimeError as error:
+        # What Ctrl-C becomes while TensorFlow makes an exception of an error in C++.
+        if "REPLACED BY KeyboardInterrupt" not in str(error):
+            raise
+        _exit("interrupted", interrupts.STATUS)
 
 
 def _exit(message: object, status: int) -> None:

@@ -408,7 +408,7 @@ def test_ctrl_c_ends_every_process_of_a_cluster_made_by_hand(scripts, tmp_path):
     for process in server, actor:
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130
+        assert process.returncode == 130, stderr
         assert stderr.splitlines()[-1] == "atari_pathnet.py: interrupted"
         assert "Traceback" not in stderr
 

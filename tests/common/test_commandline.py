@@ -162,6 +162,14 @@ def test_control_c_is_one_line_with_status_130(script):
     )
 
 
+def test_control_c_that_c_plus_plus_has_replaced_is_one_line(script):
+    text = "MISMATCH: ORIGINAL UnavailableError REPLACED BY KeyboardInterrupt: <EMPTY>"
+    assert_refused(script(body=f"raise RuntimeError({text!r})"), "interrupted", 130)
+    other = script(body="raise RuntimeError('another')")
+    assert other.returncode == 1
+    assert "RuntimeError: another" in other.stderr
+
+
 # ---- Ctrl-C while a script is imported ----
 
 SCRIPTS = ["plotting.py", "pathnet.py", "atari_pathnet.py"]
