@@ -1,5 +1,6 @@
 """Pictures in a folder for each class: train/CLASS/*.png, test/CLASS/*.jpg, and so on."""
 
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -58,10 +59,7 @@ def read(folder: Path, size: int | None, grey: bool) -> tuple:
     files = {part: _pictures(classes[part]) for part in PARTS}
     shape = _converted(files["train"][0][0], size, grey).shape
     with formats.errors_about(folder, "add a smaller --size, or take some away"):
-        total = sum(map(len, files.values())) * int(np.prod(shape))
-        require(
-            total <= formats.most_bytes(), "takes more than a quarter of the memory"
-        )
+        formats.check_size(sum(map(len, files.values())) * math.prod(shape))
     return tuple(_read_part(files[part], shape, size, grey) for part in PARTS)
 
 
@@ -75,9 +73,7 @@ def _classes(folder):
 
 def _say_classes(folder, names):
     """Says which number each class has."""
-    shown = [f"{number} is {name}" for number, name in enumerate(names)][
-        :_SHOWN_CLASSES
-    ]
+    shown = [f"{n} is {name}" for n, name in enumerate(names[:_SHOWN_CLASSES])]
     more = " ..." if len(names) > _SHOWN_CLASSES else ""
     print(printable(f"{folder.name}: class {', '.join(shown)}{more}"), file=sys.stderr)
 

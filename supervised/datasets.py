@@ -319,12 +319,14 @@ def _existing_folder(data_dir: str) -> Path:
     return folder
 
 
+def mnist_file(folder: Path, name: str) -> Path:
+    """The path of one of MNIST_FILES: compressed, unless only the other one is there."""
+    plain, packed = folder / name, folder / f"{name}.gz"
+    return plain if _exists(plain) and not _exists(packed) else packed
+
+
 def _read_mnist(folder: Path, name: str) -> np.ndarray:
-    """Reads one of MNIST_FILES, compressed or not."""
-    plain, path = folder / name, folder / f"{name}.gz"
-    if _exists(plain) and not _exists(path):
-        path = plain
-    return formats.read_idx(path, *MNIST_FILES[name])
+    return formats.read_idx(mnist_file(folder, name), *MNIST_FILES[name])
 
 
 def _read_cifar_folder(root: Path) -> list[Split]:

@@ -47,6 +47,7 @@ NPZ_NAMES = (
     ("x_train", "y_train", "x_test", "y_test"),
     ("train_images", "train_labels", "test_images", "test_labels"),
 )
+TOO_LARGE = "takes more than a quarter of the memory that is left"
 MOST_SIDE = 1024  # pixels of a user's own image in each direction
 
 
@@ -80,16 +81,17 @@ def errors_about(path: Path, remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _open(
-    path: Path, max_bytes: int = MAX_BYTES, remedy: str = OFFICIAL
+    path: Path,
+    max_bytes: int = MAX_BYTES,
+    too_large: str = "larger than the official file",
+    remedy: str = OFFICIAL,
 ) -> Iterator[BinaryIO]:
     """Opens a regular file of bounded size; errors in the block become DataErrors."""
     with errors_about(path, remedy):
         require(path.exists(), "no such file")
         # A folder is none, nor is a pipe, which would block for ever.
         require(path.is_file(), "not a regular file")
-        is_small = path.stat().st_size <= max_bytes
-        official = "larger than the official file"
-        require(is_small, official if remedy == OFFICIAL else "too large")
+        require(path.stat().st_size <= max_bytes, too_large)
         with path.open("rb") as stream:
             yield stream
 
@@ -190,6 +192,11 @@ def most_bytes() -> int:
     return memory.available() // 4
 
 
+def check_size(size: int) -> None:
+    """Raises ValueError if a user's own images may not take so many bytes."""
+    require(size <= most_bytes(), TOO_LARGE)
+
+
 def read_own_idx(path: Path, dimensions: int) -> np.ndarray:
     """Reads an IDX file of bytes, whatever it holds.
 
@@ -203,9 +210,10 @@ def read_own_idx(path: Path, dimensions: int) -> np.ndarray:
     Raises:
       DataError: the file cannot be read or is none of these.
     """
-    with _open(path, most_bytes(), OWN) as stream:
+    most = most_bytes()
+    with _open(path, most, TOO_LARGE, OWN) as stream:
         if path.suffix == ".gz":
-            content = _inflate(stream, most_bytes(), most_bytes(), _GZIP_FORMAT)
+            content = _inflate(stream, most, most, _GZIP_FORMAT)
         else:
             content = stream.read()
         return _parse_own_idx(content, dimensions)
@@ -221,7 +229,10 @@ def read_npz(path: Path) -> tuple[Images, Images]:
     Raises:
       DataError: the file cannot be read, or holds something else.
     """
-    with _open(path, most_bytes(), OWN) as stream, zipfile.ZipFile(stream) as archive:
+    with (
+        _open(path, most_bytes(), TOO_LARGE, OWN) as stream,
+        zipfile.ZipFile(stream) as archive,
+    ):
         held = set(archive.namelist())
         for names in NPZ_NAMES:
             if {f"{name}.npy" for name in names} <= held:
@@ -229,8 +240,7 @@ def read_npz(path: Path) -> tuple[Images, Images]:
         else:
             known = " nor ".join(", ".join(names) for names in NPZ_NAMES)
             raise ValueError(f"holds neither {known}")
-        total = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
-        require(total <= most_bytes(), "unfolds to more than a quarter of the memory")
+        check_size(sum(archive.getinfo(f"{name}.npy").file_size for name in names))
         arrays = {name: _read_npy(archive, name) for name in names}
         train = as_images(*names[:2], arrays)
         return train, as_images(*names[2:], arrays)

@@ -204,8 +204,7 @@ def _read_idx_folder(folder):
     """The parts of a folder with the four files of the MNIST family."""
     arrays = {}
     for name in _IDX_FILES:
-        packed = folder / f"{name}.gz"
-        path = packed if packed.exists() else folder / name
+        path = datasets.mnist_file(folder, name)
         require(
             path.exists(),
             f"has neither train/CLASS/ and test/CLASS/ nor {' '.join(_IDX_FILES)}",

@@ -66,8 +66,7 @@ def all_converted(
         return images
     channels = 3 if has_colour and not grey else 1
     sides = shape[:2] if size is None else [size, size]
-    is_small = n * math.prod(sides) * channels <= formats.most_bytes()
-    require(is_small, "would take more than a quarter of the memory that is left")
+    formats.check_size(n * math.prod(sides) * channels)
     result = np.empty([n, *sides, channels], np.uint8)
     for number, image in enumerate(with_bar(images, n, label)):
         picture = Image.fromarray(image if has_colour else image[..., 0])

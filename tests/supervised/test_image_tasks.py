@@ -52,6 +52,15 @@ def npy_header(shape):
     return header.getvalue()
 
 
+def replace_array(path, name, content):
+    """Puts other bytes in place of one array of an .npz file."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, held in (contents | {f"{name}.npy": content}).items():
+            archive.writestr(member, held)
+
+
 def refusal_of(*tasks, **settings):
     with pytest.raises(UserError) as caught:
         images_of(*tasks, **settings)
@@ -344,12 +353,7 @@ def test_a_bomb_costs_little_memory(tmp_path, monkeypatch):
 
 def test_a_header_that_claims_too_much_costs_little_memory(tmp_path):
     path = npz(tmp_path / "a.npz")
-    with zipfile.ZipFile(path) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    contents["x_train.npy"] = npy_header((10**9, 28, 28)) + bytes(1_000)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in contents.items():
-            archive.writestr(name, content)
+    replace_array(path, "x_train", npy_header((10**9, 28, 28)) + bytes(1_000))
     with peak_below(2**20):
         assert "x_train is truncated" in refusal_of(path)
 
@@ -367,11 +371,7 @@ def test_a_header_that_claims_too_much_costs_little_memory(tmp_path):
 )
 def test_wrong_arrays(tmp_path, header, problem):
     path = npz(tmp_path / "a.npz")
-    with zipfile.ZipFile(path) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in (contents | {"x_train.npy": header}).items():
-            archive.writestr(name, content)
+    replace_array(path, "x_train", header)
     assert problem in refusal_of(path)
 
 
