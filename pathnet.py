@@ -346,6 +346,8 @@ class Grid:
       module_kinds: one of MIXTURES.
       fixed_path_active: whether frozen modules are active in every path, or only in
         those that name them.
+      frozen_share: what a frozen module's output counts for, in (0, 1]; 1, as much as
+        one that trains, is the paper's.
 
     Raises:
       ValueError: the aggregation or the mixture of module kinds is unknown.
@@ -361,6 +363,7 @@ class Grid:
     centred: bool = False
     module_kinds: str = "mixed"
     fixed_path_active: bool = True
+    frozen_share: float = 1.0
 
     def __post_init__(self):
         check_choice("aggregation", self.aggregation, AGGREGATIONS)
@@ -370,9 +373,19 @@ class Grid:
         """Returns the kind of each module: str [L, M]."""
         return module_kinds(self.L, self.M, self.module_kinds)
 
-    def active(self, geopath: np.ndarray, fixed_path: np.ndarray) -> np.ndarray:
-        """Returns the modules that compute when a path does: binary [L, M]."""
-        return np.maximum(geopath, fixed_path) if self.fixed_path_active else geopath
+    def active(self, geopath: Any, fixed_path: Any) -> Any:
+        """Returns what each module's output counts for when a path computes.
+
+        Args:
+          geopath, fixed_path: binary [..., L, M], arrays or tensors: the path's modules
+            and the frozen ones.
+
+        Returns:
+          float32 [..., L, M]: 1, for a frozen module frozen_share, for one that is not
+          active 0.
+        """
+        frozen = fixed_path if self.fixed_path_active else geopath * fixed_path
+        return geopath * (1 - fixed_path) + self.frozen_share * frozen
 
     @property
     def most_classes(self) -> int:
@@ -582,7 +595,7 @@ class PathNet:
         """Returns the share of images that one path classifies correctly.
 
         Args:
-          geopath: binary [L, M], all active modules, the fixed path's included.
+          geopath: float32 [L, M], what each module counts for, as of `Grid.active`.
           images: uint8 [n, inputs].
           labels: int [n].
           task: which output layer.
@@ -694,7 +707,7 @@ class PathNet:
     def _build_evaluation(self):
         """Number of images that one path classifies right."""
         active = self.active_path[None]
-        slots = tf.cast(tf.reduce_max(tf.reduce_sum(active, 2)), tf.int32)
+        slots = tf.reduce_max(tf.math.count_nonzero(active, 2, dtype=tf.int32))
         x = tf.transpose(scale_pixels(self.images, self.grid.centred))[None]
         for layer in range(self.grid.L):
             modules = self._gather(layer, active[:, layer], slots)
@@ -708,10 +721,10 @@ class PathNet:
         self._correct = tf.reduce_sum(tf.cast(hits, tf.int32))
 
     def _gather(self, layer, active, slots):
-        """Returns the active Modules of a layer; `active` is binary [B, M].
+        """Returns the active Modules of a layer; `active` [B, M] is of `Grid.active`.
 
-        Each row has at most `slots` ones. Since only these modules are gathered, what
-        is computed does not depend on M.
+        At most `slots` of each row are not 0. Since only these modules are gathered,
+        what is computed does not depend on M.
         """
         relu_gain, skip_gain = (gain[layer] for gain in self.grid.gains())
         with tf.name_scope(f"gather{layer + 1}"):

@@ -164,6 +164,7 @@ class MaskedPathNet:
         active = self.geopath
         if grid.fixed_path_active:
             active = tf.maximum(active, self.fixed_path)
+        active *= 1 - (1 - grid.frozen_share) * self.fixed_path
         x = tf.cast(self.images, tf.float32) / 255
         if grid.centred:
             x -= 0.5

@@ -32,7 +32,8 @@ class Network:
         saved before that was recorded.
       tasks: an entry for each learned task as in results.jsonl, with "title" and with
         "retention": held-out accuracies, once it was learned, on each task so far.
-      active: binary [tasks, L, M], 1 for the modules that each of the tasks needs.
+      active: float32 [tasks, L, M], what each module counts for in each of the tasks, in
+        [0, 1], as of `pathnet.Grid.active`; 0 for a module that a task does not need.
       fixed_path: binary [L, M], 1 for a frozen module.
       parameters: arrays by name, as of `pathnet.PathNet.parameters`.
     """
@@ -168,10 +169,11 @@ def _network(about: dict, arrays: Arrays) -> Network:
     """
     _FACTS(about, "")
     grid = L, M, _ = _grid(about["flags"])
+    share = about["flags"].get("frozen_share", 1)
     for number, task in enumerate(about["tasks"], 1):
         _task(number, grid)(task, f"tasks[{number - 1}]")
     for name, check in {
-        "active": schema.binary((len(about["tasks"]), L, M)),
+        "active": schema.binary((len(about["tasks"]), L, M), share),
         "fixed_path": schema.binary((L, M)),
     }.items():
         check(arrays.get(name), name)
@@ -237,7 +239,7 @@ def _check_flags(value: object, place: str) -> None:
     schema.flag_values(value, place)
     schema.record(
         results.SIZES | {"seed": schema.whole(0), "module_kinds": schema.text},
-        {"max_steps": schema.whole(1)},
+        {"max_steps": schema.whole(1), "frozen_share": schema.number(0, 1)},
     )(value, place)
 
 

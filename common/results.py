@@ -96,6 +96,7 @@ _OF_BOTH = {
     "select_by": "train",
     "mini_batches": "random",
     "fixed_path_random": False,
+    "frozen_share": 1.0,
     "train_images": "all",
 }
 # Script -> its flags that were added after results were first published, each with the

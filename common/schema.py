@@ -187,13 +187,18 @@ def array(
     return check
 
 
-def binary(shape: tuple[int | None, ...]) -> Check:
-    """A numpy array of zeros and ones, of a shape as for `array`."""
+def binary(shape: tuple[int | None, ...], *others: float) -> Check:
+    """A numpy array of zeros and ones, of a shape as for `array`.
+
+    `others` are further numbers that it may hold, in [0, 1], rounded to float32.
+    """
     check_numbers = array("biuf", shape, 0, 1)
+    allowed = sorted({0, 1, *others})
+    names = ", ".join(f"{number:g}" for number in allowed[:-1])
 
     def check(value: object, place: str) -> None:
         check_numbers(value, place)
-        is_binary = bool(((value == 0) | (value == 1)).all())
-        require(is_binary, f"{place} holds a number that is not 0 or 1")
+        are_allowed = bool(np.isin(value, np.float32(allowed)).all())
+        require(are_allowed, f"{place} holds a number that is not {names} or 1")
 
     return check

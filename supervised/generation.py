@@ -317,8 +317,8 @@ class TrainablePathNet(pathnet.PathNet):
         geopath = tf.reshape(self.geopath, [B, grid.L, grid.M])
         fixed = tf.tile(self.fixed_path[None], [B, 1, 1])
         trainable = geopath * (1 - fixed)
-        active = tf.maximum(geopath, fixed) if grid.fixed_path_active else geopath
-        first, frozen, later = self._gather_layers(geopath, trainable, active)
+        active = grid.active(geopath, fixed)
+        first, frozen, later = self._gather_layers(trainable, active)
         indices = [modules.index for modules in (first, *later)]
         network = Network(
             first.parameters,
@@ -332,14 +332,14 @@ class TrainablePathNet(pathnet.PathNet):
         )
         return Candidates(network, gains, frozen, trainable, indices)
 
-    def _gather_layers(self, geopath, trainable, active):
+    def _gather_layers(self, trainable, active):
         """Gathers the modules that candidates train or need.
 
         A layer has N slots for each candidate and, once there is a fixed path, as many
         multiples of N as that needs, so that few shapes are compiled.
 
         Args:
-          geopath, trainable, active: binary [B, L, M].
+          trainable: binary [B, L, M]. active: float32 [B, L, M], as of `Grid.active`.
 
         Returns:
           (first, frozen, later): the Modules of layer 1 that each candidate trains, those
@@ -350,11 +350,14 @@ class TrainablePathNet(pathnet.PathNet):
         fixed_slots = tf.minimum(grid.N * ((widest + grid.N - 1) // grid.N), grid.M)
         first = self._gather(0, trainable[:, 0], grid.N)
         fixed = self._gather(0, self.fixed_path[:1], fixed_slots)
-        fixed_gain, slots = fixed.relu_gain, grid.N
+        slots = grid.N
         if grid.fixed_path_active:
             slots += fixed_slots
+            active_fixed = active[:1, 0]  # they count for as much in all candidates
         else:
-            fixed_gain *= tf.gather(geopath[:, 0], fixed.index[0], axis=1)
+            active_fixed = active[:, 0]
+        share = tf.gather(active_fixed, fixed.index[0], axis=1)
+        fixed_gain = fixed.relu_gain * share
         later = [
             self._gather(layer, active[:, layer], tf.minimum(slots, grid.M))
             for layer in range(1, grid.L)

@@ -75,7 +75,7 @@ def from_network(task: Task, entry: dict, active: np.ndarray) -> Outcome:
     """The outcome of a task that a network has learned in an earlier process.
 
     Args:
-      entry: what the network holds of it. active: binary [L, M], its active modules.
+      entry: what the network holds of it. active: float32 [L, M], what modules count for.
     """
     path = np.array(entry["path"])
     last = Generation(

@@ -133,7 +133,7 @@ class Recorder:
             {
                 "evolution/diversity": pathnet.diversity(geopaths),
                 "evolution/overlap": pathnet.overlap(best, fixed_path),
-                "evolution/active_modules": now.active.sum(),
+                "evolution/active_modules": np.count_nonzero(now.active),
                 "speed/generations_per_second": (step - last_step)
                 / (moment - last_moment),
             },

@@ -391,6 +391,12 @@ def _define_grid_flags(M, N, centred, aggregation):
             "Whether frozen modules are active in every path, or only in paths that name "
             "them.",
         )
+        flags.DEFINE_float(
+            "frozen_share",
+            1.0,
+            "What the output of a frozen module counts for in its layer's: 1 is as much as "
+            "that of a module that trains.",
+        )
         flags.DEFINE_bool(
             "fixed_path_random",
             False,
@@ -403,6 +409,7 @@ def _define_grid_flags(M, N, centred, aggregation):
             centred,
             "Whether pixels are scaled to [-0.5, 0.5], or to [0, 1].",
         )
+    flags.register_validator("frozen_share", lambda v: 0 < v <= 1, "must lie in (0, 1]")
     flags.register_multi_flags_validator(
         ["N", "M"],
         lambda f: f["N"] <= f["M"],
@@ -740,6 +747,7 @@ def _read(script, is_task, more, data_dirs):
             "aggregation": FLAGS.aggregation,
             "module_kinds": FLAGS.module_kinds,
             "fixed_path_active": FLAGS.fixed_path_active,
+            "frozen_share": FLAGS.frozen_share,
             "centred": FLAGS.centred,
         },
         training=_training(),

@@ -57,7 +57,8 @@ class Generation:
       number: of the generation in its task, from 1 on.
       population: int [candi, L, N], after the tournament.
       path: int [L, N], the winner's.
-      active: binary [L, M], the winner's modules and the frozen ones that are active.
+      active: float32 [L, M], what each module counts for with the winner's path, as of
+        `pathnet.Grid.active`.
       fitness: float [B], mean training accuracy. loss: float [B], mean cross-entropy.
       winner: index into both.
       batches: int [images], which training images the winner was trained on.

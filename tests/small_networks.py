@@ -37,7 +37,7 @@ def assert_identical(actual, expected):
 
 
 def numpy_logits(grid, parameters, active, images, task):
-    """The forward pass in float64: [n, classes]."""
+    """The forward pass in float64: [n, classes]; `active` as of `Grid.active`."""
     x = images / 255 - 0.5 if grid.centred else images / 255
     for layer in range(grid.L):
         out = 0
@@ -50,9 +50,9 @@ def numpy_logits(grid, parameters, active, images, task):
                 "linear" if layer == 0 else ("skip", "linear", "residual")[module % 3]
             )
             if kind != "skip":
-                out = out + relu
+                out = out + active[layer, module] * relu
             if kind != "linear":
-                out = out + x
+                out = out + active[layer, module] * x
         averages = grid.aggregation == "average" or (
             grid.aggregation == "last_average" and layer == grid.L - 1
         )

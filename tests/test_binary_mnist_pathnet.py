@@ -264,6 +264,7 @@ def test_the_result_says_how_it_came_about(default_run):
         "select_by": "train",
         "mini_batches": "random",
         "fixed_path_random": False,
+        "frozen_share": 1.0,
         "noise_share": "0.5",
         "train_images": "all",
         "T": 50,
@@ -665,7 +666,7 @@ def test_flags_that_are_given_in_vain_have_a_note(scripts, cwd, given):
 
 def test_a_task_more_on_a_saved_network_is_as_if_all_were_one_run(scripts, cwd):
     """Also where a layer has too few free modules left, and a task comes twice."""
-    size = *TINY, "--M=5", "--seed=2", "--learning_rate=1e-5"
+    size = *TINY, "--M=5", "--seed=2", "--learning_rate=1e-5", "--frozen_share=0.3"
     size += "--optimizer=adam", "--writeback=winner"
     whole = scripts.fork(cwd, SCRIPT, *size, "--tasks=1v3,1v2,1v3", "--save_dir=whole")
     assert whole.status == 0, whole
@@ -799,6 +800,8 @@ BAD_FLAGS = {
     "--learning_rate=-1": ["learning_rate=-1"],
     "--learning_rate=nan": ["learning_rate=nan"],
     "--learning_rate=inf": ["learning_rate=inf"],
+    "--frozen_share=0": ["frozen_share=0"],
+    "--frozen_share=1.5": ["frozen_share=1.5"],
     "--stop_accuracy=0": ["stop_accuracy=0"],
     "--stop_accuracy=1.5": ["stop_accuracy=1.5"],
     "--stop_accuracy=nan": ["stop_accuracy=nan"],

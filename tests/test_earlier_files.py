@@ -71,7 +71,7 @@ def test_flags_that_were_added_later_are_as_before(files):
     assert settings <= read["flags"].keys()
     now = {"mutation_rate": None, "paths": "genes", "draw_with_replacement": False}
     now |= {"select_by": "train", "mini_batches": "random", "noise_share": "0.5"}
-    now |= {"fixed_path_random": False, "train_images": "all"}
+    now |= {"fixed_path_random": False, "frozen_share": 1.0, "train_images": "all"}
     assert read["flags"] == held["flags"] | now
     today = read | {"seed": 1, "flags": held["flags"] | now}
     assert list(tables.by_setting([read, today], ["seed"])) == [""]

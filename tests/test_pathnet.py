@@ -437,6 +437,8 @@ def test_active_modules(forced):
     geopath, fixed_path = frozen(grid, "narrow"), frozen(grid, "wide")
     expected = np.maximum(geopath, fixed_path) if forced else geopath
     np.testing.assert_array_equal(grid.active(geopath, fixed_path), expected)
+    less = replace(grid, frozen_share=0.5).active(geopath, fixed_path)
+    np.testing.assert_array_equal(less, expected * np.where(fixed_path, 0.5, 1))
 
 
 @pytest.mark.parametrize(
@@ -581,7 +583,10 @@ def test_accuracy_is_that_of_a_numpy_forward_pass(grid, count):
     images = rng.integers(0, 256, (count, grid.inputs), dtype=np.uint8)
     labels = rng.integers(0, grid.most_classes, count).astype(np.uint8)
     everything = np.ones([grid.L, grid.M], np.float32)
-    for active in (random_geopaths(grid, 1, rng)[0], everything):
+    geopath = random_geopaths(grid, 1, rng)[0]
+    weighted = replace(grid, frozen_share=0.25).active(geopath, frozen(grid, "narrow"))
+    assert set(np.unique(weighted)) == {0, 0.25, 1}
+    for active in (geopath, everything, weighted):
         for task in range(2):
             logits = numpy_logits(grid, parameters, active, images, task)
             predictions = np.argmax(logits, 1)

@@ -143,6 +143,17 @@ FLAGS = learned().flags
         ({"active": np.zeros([1, 2, 3])}, "active is not of shape [1, 2, 4]"),
         ({"active": np.full([1, 2, 4], -1)}, "active holds a number that is not from"),
         ({"active": np.full([1, 2, 4], 0.5)}, "active holds a number that is not 0"),
+        (
+            {
+                "active": np.full([1, 2, 4], 0.25),
+                "flags": FLAGS | {"frozen_share": 0.5},
+            },
+            "active holds a number that is not 0, 0.5 or 1",
+        ),
+        (
+            {"flags": FLAGS | {"frozen_share": NAN}},
+            "flags.frozen_share is not a number from 0 to 1",
+        ),
         ({"active": np.full([1, 2, 4], NAN)}, "active holds a number that is not fin"),
         ({"fixed_path": np.zeros([2, 3])}, "fixed_path is not of shape [2, 4]"),
         (

@@ -27,6 +27,7 @@ PASS = {
         [np.zeros([0, 2]), np.array([[0, 3], [1, 2]])],
     ),
     "binary": (schema.binary((2,)), [np.array([0.0, 1.0]), np.array([True, False])]),
+    "or another": (schema.binary((2,), 0.3), [np.array([0.3, 1], np.float32)]),
 }
 REFUSE = [
     (schema.text, [3, None, "a\nb", "\x1b[31m", "\ud800", "\u202e"], "printable text"),
@@ -114,6 +115,11 @@ def test_what_is_refused(check, values, what):
             schema.binary((2,)),
             np.array([0.5, 1]),
             "x holds a number that is not 0 or 1",
+        ),
+        (
+            schema.binary((2,), 0.25),
+            np.array([0.5, 1]),
+            "x holds a number that is not 0, 0.25 or 1",
         ),
     ],
 )

@@ -78,6 +78,15 @@ CASES = {
     ),
     "linear": (replace(SMALL, module_kinds="linear"), SHORT),
     "fixed_path_not_active": (replace(SMALL, fixed_path_active=False), SHORT),
+    "frozen_share": (replace(SMALL, frozen_share=0.25), SHORT),
+    "normalized_frozen_share": (
+        replace(NORMALIZED, frozen_share=0.5),
+        replace(SHORT, learning_rate=0.05),
+    ),
+    "frozen_share_not_active": (
+        replace(SUMMED, frozen_share=0.5, fixed_path_active=False),
+        replace(FOUR, T=2),
+    ),
 }
 
 # Both sides compute in float32, in a different order: values below 4 in magnitude, each
@@ -353,7 +362,12 @@ def test_gradients_of_the_reference_are_slopes_of_its_loss():
 
 
 @pytest.mark.parametrize(
-    "grid, training", [(SMALL, ONE_STEP), (LAST, replace(ONE_STEP, B=4))]
+    "grid, training",
+    [
+        (SMALL, ONE_STEP),
+        (LAST, replace(ONE_STEP, B=4)),
+        (replace(NORMALIZED, frozen_share=0.5), ONE_STEP),
+    ],
 )
 def test_logits_are_those_of_the_reference(grid, training):
     """A batch of one image and one label has as its loss that label's log-likelihood."""
@@ -373,7 +387,7 @@ def test_logits_are_those_of_the_reference(grid, training):
             losses.append(net.train(geopaths, batch, labels, 1, fixed_path)[1])
         for b, geopath in enumerate(geopaths):
             logits = masked.logits(geopath, fixed_path, image[None], 1)[0]
-            active = np.maximum(geopath, fixed_path)
+            active = grid.active(geopath, fixed_path)
             in_numpy = numpy_logits(grid, start, active, image[None], 1)[0]
             np.testing.assert_allclose(logits, in_numpy, **TOLERANCE)
             top = logits.max()
