@@ -36,7 +36,7 @@ PAIRS = (
 )  # the first three share a digit
 SIZES = 10, 30, 100, 300, 1000, 5000
 SEEDS = range(20)
-CONTROLS = "scratch", "pathnet", "finetune", "random_frozen"
+CONTROLS = "scratch", "pathnet", "finetune", "random_frozen", "no_selection"
 GENERATIONS = 60
 
 

@@ -104,6 +104,7 @@ _OF_BOTH = {
 _LATER_FLAGS = {
     "binary_mnist": _OF_BOTH | {"noise_share": "0.5"},
     "cifar_svhn": _OF_BOTH,
+    "images": {"frozen_share": 1.0},
 }
 
 

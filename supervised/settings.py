@@ -317,6 +317,7 @@ def define_images_flags() -> None:
         max_steps=500,
         stop_accuracy=0.99,
         aggregation="normalized",
+        frozen_share=0.5,
     )
 
 
@@ -345,9 +346,10 @@ def _define_flags(
     max_steps,
     stop_accuracy,
     aggregation="average",
+    frozen_share=1.0,
 ):
     """The flags that the scripts share, with the defaults in which they differ."""
-    _define_grid_flags(M, N, centred, aggregation)
+    _define_grid_flags(M, N, centred, aggregation, frozen_share)
     _define_evolution_flags()
     _define_training_flags(learning_rate, writeback)
     _define_ending_flags(max_steps, stop_accuracy)
@@ -360,7 +362,7 @@ def _define_flags(
     _validate_together()
 
 
-def _define_grid_flags(M, N, centred, aggregation):
+def _define_grid_flags(M, N, centred, aggregation, frozen_share):
     with commandline.flag_group("Grid", NETWORK):
         flags.DEFINE_integer("L", 3, "Number of layers.", lower_bound=1)
         flags.DEFINE_integer("M", M, "Number of modules a layer.", lower_bound=1)
@@ -393,7 +395,7 @@ def _define_grid_flags(M, N, centred, aggregation):
         )
         flags.DEFINE_float(
             "frozen_share",
-            1.0,
+            frozen_share,
             "What the output of a frozen module counts for in its layer's: 1 is as much as "
             "that of a module that trains.",
         )
