@@ -4,9 +4,9 @@ Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement Learning" (arXiv
 1602.01783), with the grid of Fernando et al. 2017 (arXiv 1701.08734, section 3.2) in
 place of its network.
 
-An actor pulls its path's modules once a rollout, acts on its copies of them, and pushes
+An actor loads its path's modules once a rollout, acts on its copies of them, and gives
 gradients of those modules alone: what travels does not depend on M. Its parameters do
-not change between two pulls, so everything that it computes when it acts, from the
+not change within a rollout, so everything that it computes when it acts, from the
 outputs of layer 1 to the gates of the LSTM, is kept as `Activations`, and learning only
 goes back through them.
 
@@ -93,6 +93,10 @@ class ConvGrid:
             "value/kernel": (UNITS, 1),
             "value/bias": (1,),
         }
+
+    def frozen_slots(self, task: int) -> int:
+        """The most modules of a layer that can be frozen in a task."""
+        return min(self.M, self.N * task)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,125 +204,128 @@ def n_step_returns(rewards: Sequence, ends: Sequence, bootstrap, gamma: float) -
     return returns[::-1]
 
 
+class Modules(NamedTuple):
+    """Modules of one layer, one in each slot.
+
+    Attributes:
+      index: int32 [slots], which module a slot holds.
+      on: float32 [slots], 1 where a slot holds a module, else 0.
+      kernel: float32 [slots, *ConvGrid.kernel_shapes()[layer]].
+      bias: float32 [slots, outputs].
+    """
+
+    index: object
+    on: object
+    kernel: object
+    bias: object
+
+    def filled(self) -> "Modules":
+        """Without the slots that hold no module; of numpy arrays."""
+        holds = self.on > 0
+        return self if holds.all() else Modules(*(each[holds] for each in self))
+
+
 class PathGraph:
-    """The modules of one actor's path, for one task, as ops of the default graph.
+    """The modules of one path, for one task, as a TensorFlow graph.
+
+    All of it is local: parameters come in through `load`, gradients are what `learn`
+    gives. Each actor has a session of its own, see PathSession.
 
     Layout: NHWC; the modules of a layer side by side in the output channels of one
     kernel, so that a layer is one convolution, however many modules are active.
 
     Args:
-      shared: parameter_servers.Shared, the variables that all actors share.
-      actor: index of the actor. task: index of the task.
-      envs: number of environments, E.
-      device: name of this process's device.
+      grid: ConvGrid. learning: Learning. task: index of the task.
+      envs: number of environments, E. seed: of the actions that are drawn; None: any.
 
     Attributes:
+      graph: tf.Graph, finalized.
       observation, state, step: placeholders of `act`: uint8 [E, screen, screen, frames],
-        float32 [2, E, UNITS], and the int step of the rollout.
-      actions, rewards, ends, finished: placeholders of `push`: int64, float32 and float32
-        [T, E], and float64 [n, len(EPISODE)], the episodes that ended meanwhile.
-      pull, pull_fixed: copy what this actor needs from the servers. Frozen modules
-        never change in a task: once is enough for them.
-      observed: (ready, task, version, steps), as of the same run's pull.
+        float32 [2, E, UNITS], and the int32 step of the rollout.
+      actions, rewards, ends: placeholders of `learn`: int64, float32 and float32 [T, E].
+      modules, head: placeholders of `load`: [L] of Modules, of N slots each, and a dict
+        of the task's own parameters by name; see ConvGrid.head_shapes.
+      fixed: placeholders of `load_fixed`: [L] of Modules, the frozen ones.
+      load, load_fixed: take these. Frozen modules never change in a task: once is enough
+        for them.
       act: (actions int64 [E], state float32 [2, E, UNITS]) from `observation`, `state`.
         Keeps the activations as those of `step` of the rollout.
-      push: (accepted, {name: loss}) from a rollout whose every step has been acted in;
-        `observation` and `state` are those that follow its last step.
+      learn: (modules, head, losses) from a rollout whose every step has been acted in;
+        `observation` and `state` are those that follow its last step. The gradients of
+        `modules`, [L] of (kernel, bias), and of `head`; the losses by tag.
+      zero: sets all variables to 0, as a session begins with.
     """
 
-    def __init__(self, shared, actor: int, task: int, envs: int, device: str) -> None:
-        self.t_max = shared.learning.t_max
-        self._shared = shared
-        self._task = task
-        self._envs = envs
-        self._strides = [*shared.grid.stride_size, None]
-        with tf.device(device):
+    def __init__(
+        self,
+        grid: ConvGrid,
+        learning: Learning,
+        task: int,
+        envs: int,
+        seed: int | None = None,
+    ) -> None:
+        self.grid, self.learning, self.t_max = grid, learning, learning.t_max
+        self._task, self._envs = task, envs
+        self._strides = [*grid.stride_size, None]
+        self.graph = tf.Graph()
+        with self.graph.as_default():
+            tf.set_random_seed(seed)
             with tf.name_scope("inputs"):
                 self._build_inputs()
-            with tf.variable_scope("local"):
-                self._build_pull(actor)
+            self._build_load()
             with tf.name_scope("act"):
                 self._build_act()
             with tf.name_scope("learn"):
-                self._build_push()
+                self._build_learn()
+            self.zero = tf.global_variables_initializer()
+        self.graph.finalize()
 
     def _build_inputs(self):
-        T, E, grid = self.t_max, self._envs, self._shared.grid
+        T, E, grid = self.t_max, self._envs, self.grid
         screens = [E, grid.screen, grid.screen, grid.frames]
         self.observation = tf.placeholder(tf.uint8, screens, "observation")
         self.state = tf.placeholder(tf.float32, [2, E, UNITS], "state")
-        self.step = tf.placeholder_with_default(0, [], "step")
+        self.step = tf.placeholder(tf.int32, [], "step")
         self.actions = tf.placeholder(tf.int64, [T, E], "actions")
         self.rewards = tf.placeholder(tf.float32, [T, E], "rewards")
         self.ends = tf.placeholder(tf.float32, [T, E], "ends")
-        self.finished = tf.placeholder(tf.float64, [None, len(EPISODE)], "finished")
-
-    def _build_pull(self, actor):
-        shared, grid = self._shared, self._shared.grid
-        with tf.device(shared.first_server):
-            ready, task = shared.ready.read_value(), shared.task.read_value()
-            # Who sees the new task sees its parameters, too.
-            with tf.control_dependencies([ready, task]):
-                version = shared.versions[actor]
-                path = tf.reduce_max(tf.one_hot(shared.paths[actor], grid.M), 1)
-                fixed_path = shared.fixed_path()
-                steps = shared.steps.read_value()
-            on, index = tf.math.top_k(path * (1 - fixed_path), grid.N)
-            frozen = min(grid.M, grid.N * self._task)
-            fixed_on, fixed_index = tf.math.top_k(fixed_path, frozen)
-        self.observed = (ready, task, version, steps)
-
-        copies = []
-        self._index = _copy("index", index, copies)
-        self._on = _copy("on", on, copies)
-        self._modules = self._pull_modules("path", index, on, copies)
-        head = {
-            name: variable.read_value()
-            for name, variable in shared.heads[self._task].items()
+        self.modules = self._given_modules(grid.N)
+        self.fixed = self._given_modules(grid.frozen_slots(self._task))
+        self.head = {
+            name: tf.placeholder(tf.float32, shape)
+            for name, shape in grid.head_shapes(self._task).items()
         }
-        if grid.use_lstm:
+
+    def _given_modules(self, slots):
+        return [
+            Modules(
+                tf.placeholder(tf.int32, [slots]),
+                tf.placeholder(tf.float32, [slots]),
+                tf.placeholder(tf.float32, [slots, *shape]),
+                tf.placeholder(tf.float32, [slots, shape[-1]]),
+            )
+            for shape in self.grid.kernel_shapes()
+        ]
+
+    def _build_load(self):
+        """Variables that hold what was loaded, as the forward pass takes it."""
+        copies = []
+        self._path = _kept_modules("path", self.modules, copies)
+        head = dict(self.head)
+        if self.grid.use_lstm:
             # For the way back: turned round once a rollout, not in the product of a step.
             head["lstm/recurrent"] = tf.transpose(head["lstm/kernel"][UNITS:])
         self._head = {name: _copy(name, value, copies) for name, value in head.items()}
-        self.pull = tf.group(*copies)
-
+        self.load = tf.group(*copies)
         copies = []
-        self._fixed = self._pull_modules("fixed", fixed_index, fixed_on, copies)
-        self.pull_fixed = tf.group(*copies)
-
-    def _pull_modules(self, name, index, on, copies):
-        """[L] of (kernel [..., slots * outputs], bias [slots * outputs]), as local copies.
-
-        A slot that holds no module is all zeros: so is its output, and its gradient.
-        Those of layer 1 take bytes, see _of_pixels.
-        """
-        modules = []
-        for layer, (kernel, bias) in enumerate(
-            zip(self._shared.kernels, self._shared.biases)
-        ):
-            # The servers pick the rows: only those travel.
-            with tf.colocate_with(kernel.handle):
-                kernel_rows = tf.gather(kernel, index[layer])
-            with tf.colocate_with(bias.handle):
-                bias_rows = tf.gather(bias, index[layer])
-            kernel_rows *= tf.reshape(on[layer], [-1] + [1] * (len(kernel.shape) - 1))
-            bias_rows *= on[layer][:, None]
-            module = _side_by_side(kernel_rows), tf.reshape(bias_rows, [-1])
-            if layer == 0:
-                module = _of_pixels(*module)
-            modules.append(
-                [
-                    _copy(f"{name}/layer{layer + 1}/{part}", value, copies)
-                    for part, value in zip(("kernel", "bias"), module)
-                ]
-            )
-        return modules
+        self._frozen = _kept_modules("fixed", self.fixed, copies)
+        self.load_fixed = tf.group(*copies)
 
     def _parts(self, layer):
         """(kernel, bias) of the path's modules of a layer, and of the frozen ones."""
-        parts = [self._modules[layer]]
+        parts = [self._path[layer]]
         if self._task > 0:
-            parts.append(self._fixed[layer])
+            parts.append(self._frozen[layer])
         return parts
 
     def _forward(self):
@@ -334,13 +341,13 @@ class PathGraph:
                 tf.nn.relu(tf.nn.bias_add(_weighted(x, kernel, stride), bias))
                 for kernel, bias in self._parts(layer)
             ]
-            outputs = self._shared.grid.kernel_shapes()[layer][-1]
+            outputs = self.grid.kernel_shapes()[layer][-1]
             x = tf.add_n([_sum_of_modules(y, outputs) for y in units])
             # Nothing goes back through the frozen modules of layer 1.
             active = tuple(y > 0 for y in (units if layer else units[:1]))
             layers.append(LayerActivations(x, active))
         state, lstm = self.state, ()
-        if self._shared.grid.use_lstm:
+        if self.grid.use_lstm:
             output, cell = tf.unstack(state)
             inputs = tf.concat([x, output], 1)
             gates = inputs @ self._head["lstm/kernel"] + self._head["lstm/bias"]
@@ -353,10 +360,8 @@ class PathGraph:
         """One step: an action of each environment, drawn from the policy."""
         activations, state = self._forward()
         now = tf.nest.flatten(activations)
-        # The server of this process keeps variables by their names from task to task: a
-        # name has to stand for the same kind of thing in the graph of every task.
         kept = [
-            _local(f"activations/{name}", [self.t_max, *value.shape], value.dtype)
+            _variable(f"activations/{name}", [self.t_max, *value.shape], value.dtype)
             for name, value in zip(activations.names(), now)
         ]
         self._kept = tf.nest.pack_sequence_as(activations, kept)
@@ -367,7 +372,7 @@ class PathGraph:
         with tf.control_dependencies(keep):
             policy = self._policy(activations.output)
             actions = tf.random.categorical(policy, 1)[:, 0]
-        self.act = (actions, state)
+        self.act = actions, tf.identity(state)  # what is fed cannot be fetched
 
     def _policy(self, x):
         return x @ self._head["policy/kernel"] + self._head["policy/bias"]
@@ -381,7 +386,7 @@ class PathGraph:
         Args:
           logits: [T, E, actions]. value: [T, E]. bootstrap: [E], of what follows.
         """
-        gamma = self._shared.learning.gamma
+        gamma = self.learning.gamma
         rewards, ends = tf.unstack(self.rewards), tf.unstack(self.ends)
         returns = tf.stack(n_step_returns(rewards, ends, bootstrap, gamma))
         log_policy = tf.nn.log_softmax(logits)
@@ -399,9 +404,8 @@ class PathGraph:
             "entropy": total(entropy),
         }
 
-    def _build_push(self):
-        shared, learning = self._shared, self._shared.learning
-        T, E = self.t_max, self._envs
+    def _build_learn(self):
+        learning, T, E = self.learning, self.t_max, self._envs
         output = _all_steps(self._kept.output)
         following, _ = self._forward()
         losses = self._losses(
@@ -418,23 +422,21 @@ class PathGraph:
         clipped, norm = tf.clip_by_global_norm(
             tf.nest.flatten(gradients), learning.grad_norm_clip
         )
-        accepted = shared.apply(
-            self._task,
-            self._entries(*tf.nest.pack_sequence_as(gradients, clipped)),
-            E,
-            tf.constant(T * E, tf.int64),
-            self.finished,
-        )
-        self.push = (
-            accepted,
-            {
-                "losses/policy_loss": losses["policy_loss"] / T,
-                "losses/value_loss": losses["value_loss"] / T,
-                "losses/entropy": losses["entropy"] / T,
-                "charts/gradient_norm": norm,
-                "charts/learning_rate": learning.rate(shared.steps.read_value()),
-            },
-        )
+        modules, head = tf.nest.pack_sequence_as(gradients, clipped)
+        apart = [
+            (
+                _one_by_one(kernel, given.kernel.shape[1:]),
+                tf.reshape(bias, given.bias.shape),
+            )
+            for (kernel, bias), given in zip(modules, self.modules)
+        ]
+        reported = {
+            "losses/policy_loss": losses["policy_loss"] / T,
+            "losses/value_loss": losses["value_loss"] / T,
+            "losses/entropy": losses["entropy"] / T,
+            "charts/gradient_norm": norm,
+        }
+        self.learn = apart, head, reported
 
     def _gradients(self, loss, output):
         """Gradients of the loss, by the activations that acting has kept.
@@ -448,10 +450,10 @@ class PathGraph:
         names = [name for name in self._head if not name.startswith("lstm")]
         error, *gradients = tf.gradients(loss, [output, *map(self._head.get, names)])
         head = dict(zip(names, gradients))
-        if self._shared.grid.use_lstm:
+        if self.grid.use_lstm:
             error, head["lstm/kernel"], head["lstm/bias"] = self._back_in_time(error)
         modules = []
-        for layer in reversed(range(1, self._shared.grid.L)):
+        for layer in reversed(range(1, self.grid.L)):
             error, *gradients = self._back_through(layer, error)
             modules.append(gradients)
         modules.append(self._first_layer_gradients(error))
@@ -506,26 +508,9 @@ class PathGraph:
         error, of_kernel = tf.gradients(weighted, [x, kernel], errors)
         return error, of_kernel, _sum_of_outputs(errors[0])
 
-    def _entries(self, modules, head):
-        """Gradients as Shared.apply takes them: (variable, gradient, rows or None)."""
-        shared, entries = self._shared, []
-        for layer, gradients in enumerate(modules):
-            # Slots that hold no module push nothing.
-            holds = self._on[layer] > 0
-            rows = tf.boolean_mask(self._index[layer], holds)
-            kernel, bias = shared.kernels[layer], shared.biases[layer]
-            for variable, gradient in (
-                (kernel, _one_by_one(gradients[0], kernel.shape[1:])),
-                (bias, tf.reshape(gradients[1], [-1, *bias.shape[1:]])),
-            ):
-                entries.append((variable, tf.boolean_mask(gradient, holds), rows))
-        for name, gradient in head.items():
-            entries.append((shared.heads[self._task][name], gradient, None))
-        return entries
-
     def _first_layer_gradients(self, error):
         """(kernel, bias) of layer 1, from errors of its outputs [T * E, h, w, 8]."""
-        kernel, stride = self._modules[0][0], self._strides[0]
+        kernel, stride = self._path[0][0], self._strides[0]
         changes = []
         for step, of_step in enumerate(tf.split(error, self.t_max)):
             # One after the other: pixels as floats are the largest thing in memory.
@@ -546,28 +531,92 @@ class PathGraph:
         return [(kernel - PIXEL_MEAN * bias) / PIXEL_DEVIATION, bias]
 
 
+class PathSession:
+    """One actor's session of a PathGraph: what it has loaded, what it keeps as it acts.
+
+    Args:
+      path: the PathGraph. threads: that compute.
+    """
+
+    def __init__(self, path: PathGraph, threads: int = 1) -> None:
+        config = tf.ConfigProto(
+            intra_op_parallelism_threads=threads,
+            inter_op_parallelism_threads=-1,  # the caller's: none has to be woken
+        )
+        self._session = session = tf.Session(graph=path.graph, config=config)
+        session.run(path.zero)
+        nest, call = tf.nest, tf.make_callable
+        self._load = call(
+            session, [], nest.flatten((path.modules, path.head)), path.load
+        )
+        self._load_fixed = call(session, [], nest.flatten(path.fixed), path.load_fixed)
+        self._act = call(
+            session, [*path.act], [path.observation, path.state, path.step]
+        )
+        self._learned = path.learn
+        given = path.observation, path.state, path.actions, path.rewards, path.ends
+        self._learn = call(session, nest.flatten(path.learn), [*given])
+
+    def load(self, modules: list[Modules], head: dict) -> None:
+        """Takes the path's modules and the task's own parameters, arrays."""
+        self._load(*tf.nest.flatten((modules, head)))
+
+    def load_fixed(self, modules: list[Modules]) -> None:
+        """Takes the frozen modules, arrays."""
+        self._load_fixed(*tf.nest.flatten(modules))
+
+    def act(self, observation, state, step: int):
+        """(actions int64 [E], state float32 [2, E, UNITS]); see PathGraph.act."""
+        return self._act(observation, state, step)
+
+    def learn(self, observation, state, actions, rewards, ends) -> tuple:
+        """Gradients and losses of a rollout, arrays; see PathGraph.learn."""
+        found = self._learn(observation, state, actions, rewards, ends)
+        return tf.nest.pack_sequence_as(self._learned, found)
+
+    def close(self) -> None:
+        """Frees what it holds."""
+        del self._load, self._load_fixed, self._act, self._learn
+        self._session.close()
+
+
 def _all_steps(kept):
     """What a variable keeps of all steps, one after the other: [T * E, ...]."""
     steps = kept.read_value()
     return tf.reshape(steps, [-1, *steps.shape[2:]])
 
 
-def _local(name, shape, dtype):
-    """A variable of this process."""
-    return tf.get_variable(
-        name,
-        shape,
-        dtype,
-        tf.zeros_initializer(),
-        collections=[tf.GraphKeys.LOCAL_VARIABLES],
-    )
+def _variable(name, shape, dtype):
+    return tf.get_variable(name, shape, dtype, tf.zeros_initializer())
 
 
 def _copy(name, value, copies):
-    """A variable of this process that holds a copy of value; appends how it gets it."""
-    local = _local(name, value.shape, value.dtype)
-    copies.append(local.assign(value))
-    return local
+    """A variable that holds a copy of value; appends how it gets it."""
+    variable = _variable(name, value.shape, value.dtype)
+    copies.append(variable.assign(value))
+    return variable
+
+
+def _kept_modules(name, given, copies):
+    """[L] of (kernel [..., slots * outputs], bias [slots * outputs]): variables.
+
+    A slot that holds no module is all zeros: so is its output, and its gradient. Those
+    of layer 1 take bytes, see _of_pixels.
+
+    Args:
+      given: [L] of Modules. copies: takes how the variables get their values.
+    """
+    layers = []
+    for layer, (_, on, kernel, bias) in enumerate(given):
+        kernel *= tf.reshape(on, [-1] + [1] * (len(kernel.shape) - 1))
+        module = _side_by_side(kernel), tf.reshape(bias * on[:, None], [-1])
+        if layer == 0:
+            module = _of_pixels(*module)
+        layers.append([
+            _copy(f"{name}/layer{layer + 1}/{part}", value, copies)
+            for part, value in zip(("kernel", "bias"), module)
+        ])  # fmt: skip
+    return layers
 
 
 def _side_by_side(rows):

@@ -50,7 +50,7 @@ def take_part(process: cluster.Cluster) -> None:
         evolve(worker)
         print(worker.finish(), flush=True)
     else:
-        plan = settings.actor(process.actors)
+        plan = settings.actor(process)
         grid, learning = settings.grid(), settings.learning()
         from atari import actor
 

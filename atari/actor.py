@@ -1,7 +1,12 @@
-"""An actor: plays on its path, and pushes what it learns to the parameter servers."""
+"""A process of actors: each plays on its path, and pushes what it learns to the servers.
 
+The actors of a process take turns, a rollout each. They share what TensorFlow takes,
+its server and its memory, and have nothing else in common.
+"""
+
+import contextlib
 import faulthandler
-import functools
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -11,6 +16,7 @@ import numpy as np
 import a3c
 from atari import environments, sessions, settings
 from atari.cluster import Cluster
+from atari.exchange import Exchange
 from atari.parameter_servers import Shared
 from atari.sessions import LOST
 from common import events, folders
@@ -68,7 +74,7 @@ class Player:
           version: of the path that `act` plays on.
 
         Returns:
-          (rollout, episodes): arrays by the names of a3c.PathGraph's placeholders; and the
+          (rollout, episodes): arrays by the names of a3c.PathSession.learn's arguments; and the
           episodes that ended: [n] of (version, return, length in steps), version -1 for
           one that was not played on one path from its first step to its last.
         """
@@ -103,6 +109,69 @@ class Player:
         return rollout | following, episodes
 
 
+class Actor:
+    """One of the actors of this process, in one task.
+
+    Args:
+      number: of the actor. task: index of the task. path: its a3c.PathGraph.
+      fixed: [L] of a3c.Modules, the frozen ones. plan: as of `run`.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        task: int,
+        path: a3c.PathGraph,
+        fixed: list[a3c.Modules],
+        plan: settings.Actor,
+    ) -> None:
+        self._number, self._task, self._t_max = number, task, path.t_max
+        self._network = a3c.PathSession(path, plan.threads)
+        self._network.load_fixed(fixed)
+        game, seed = plan.games[task], _seed(plan.seed, number, task)
+        self._player = Player(game, plan.environments, plan.threads, seed)
+        self._curves = Curves(plan.folder, number, task, game, path.graph)
+
+    def roll_out(self, exchange: Exchange, session) -> int:
+        """Pulls, plays t_max steps, and pushes: returns the task that is on.
+
+        Nothing is played while the servers are not ready, or once another task is on.
+        """
+        observed, modules, head = exchange.pull(session, self._number)
+        if observed.task != self._task:
+            return int(observed.task)
+        if not observed.ready:
+            time.sleep(0.5)
+            return self._task
+        self._network.load(modules, head)
+        rollout, episodes = self._player.play(
+            self._network.act, self._t_max, observed.version
+        )
+        gradients, of_head, losses = self._network.learn(**rollout)
+        finished = [
+            (self._task, self._number, v, r, n, observed.steps) for v, r, n in episodes
+        ]
+        accepted, rate = exchange.push(
+            session,
+            [m._replace(kernel=k, bias=b) for m, (k, b) in zip(modules, gradients)],
+            of_head,
+            rollout["actions"].size,
+            np.reshape(np.array(finished, float), [-1, len(a3c.EPISODE)]),
+        )
+        if not accepted:
+            time.sleep(0.1)  # the GA worker is about to end the task
+        losses["charts/learning_rate"] = rate
+        steps = rollout["actions"].size
+        self._curves.add(int(observed.steps), steps, episodes, losses)
+        return self._task
+
+    def close(self) -> None:
+        """Ends its games and its curves."""
+        self._player.close()
+        self._curves.close()
+        self._network.close()
+
+
 def run(
     role: Cluster, grid: a3c.ConvGrid, learning: a3c.Learning, plan: settings.Actor
 ) -> None:
@@ -123,19 +192,16 @@ def run(
         graph = tf.Graph()
         with graph.as_default():
             shared = Shared(grid, role.actors, len(role.ps), learning)
-            network = a3c.PathGraph(
-                shared, role.index, task, plan.environments, role.device
-            )
-            initialize_local = tf.local_variables_initializer()
+            exchange = Exchange(shared, task, plan.environments, role.device)
             leave = shared.leave(role.index)
         graph.finalize()
         try:
             with sessions.connect(server, role, graph) as session:
-                session.run(initialize_local)
-                current = _wait_until_ready(session, network)
+                current = _wait_until_ready(session, exchange)
                 if current == task:
                     say(f"task {task + 1}, {plan.games[task]}")
-                    current = _play_task(session, network, role.index, task, plan)
+                    path = a3c.PathGraph(grid, learning, task, plan.environments)
+                    current = _play_task(session, exchange, path, role, task, plan)
                 task = current
                 if task == len(plan.games):
                     session.run(leave)
@@ -145,59 +211,30 @@ def run(
     say("all tasks are finished")
 
 
-def _play_task(session, network, number, task, plan):
+def _play_task(session, exchange, path, role, task, plan):
     """Plays and learns a task until it is over: returns the one that is on then."""
-    game, seed = plan.games[task], _seed(plan.seed, number, task)
-    player = Player(game, plan.environments, plan.threads, seed)
-    curves = Curves(plan.folder, number, task, game, session.graph)
-    try:
-        return _learn(session, network, player, curves, number, task)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-        player.close()
-        curves.close()
+    fixed = exchange.pull_fixed(session)
+    with contextlib.ExitStack() as stack:
+        stack.callback(faulthandler.cancel_dump_traceback_later)
+        actors = []
+        for number in role.own_actors:
+            actors.append(Actor(number, task, path, fixed, plan))
+            stack.callback(actors[-1].close)
+        # In turns: one actor keeps a core busy, and nobody waits for more of them.
+        for actor in itertools.cycle(actors):
+            faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
+            if (current := actor.roll_out(exchange, session)) != task:
+                return current
 
 
-def _learn(session, network, player, curves, number, task):
-    """Rollouts until the task is over: returns the task that is on then."""
-    act = functools.partial(_act, session, network)
-    session.run(network.pull_fixed)
-    while True:
-        faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
-        (ready, current, version, steps), _ = session.run(
-            [network.observed, network.pull]
-        )
-        if current != task:
-            return int(current)
-        if not ready:
-            time.sleep(0.5)
-            continue
-        rollout, episodes = player.play(act, network.t_max, version)
-        finished = [(task, number, v, r, n, steps) for v, r, n in episodes]
-        feed = {getattr(network, name): values for name, values in rollout.items()}
-        feed[network.finished] = np.reshape(
-            np.array(finished, float), [-1, len(a3c.EPISODE)]
-        )
-        accepted, losses = session.run(network.push, feed)
-        if not accepted:
-            time.sleep(0.1)  # the GA worker is about to end the task
-        curves.add(int(steps), rollout["actions"].size, episodes, losses)
-
-
-def _act(session, network, observation, state, step):
-    """Actions and the new state; see a3c.PathGraph.act."""
-    feed = {network.observation: observation, network.state: state, network.step: step}
-    return session.run(network.act, feed)
-
-
-def _wait_until_ready(session, network):
+def _wait_until_ready(session, exchange):
     """Waits for the GA worker to set up what is shared: returns the task that is on."""
     since = said = time.monotonic()
     while True:
         try:
-            ready, task, _, _ = session.run(network.observed)
-            if ready:
-                return int(task)
+            observed = exchange.observe(session)
+            if observed.ready:
+                return int(observed.task)
         except tf.errors.FailedPreconditionError:
             pass  # variables that nobody has initialized yet
         if time.monotonic() - said > 15:

@@ -1,7 +1,8 @@
 """Who is who in a cluster: parameter servers, actors, and one GA worker.
 
 A cluster is a list of parameter servers and a list of workers, the last of which is the
-GA worker and all others actors. Flags describe it, or TF_CONFIG.
+GA worker. Each of the others holds the same number of actors, the last of them what is
+left. Flags describe it, or TF_CONFIG.
 """
 
 import collections
@@ -30,21 +31,36 @@ class Cluster:
       ps, workers: "host:port" of each parameter server and of each worker.
       job: PS or WORKER, what this process is.
       index: of this process in the list of its job.
+      population: number of actors; None: as many as the processes hold.
+      actors_per_process: the most that a process holds.
     """
 
     ps: tuple[str, ...]
     workers: tuple[str, ...]
     job: str
     index: int
+    population: int | None = None
+    actors_per_process: int = 1
 
     @property
-    def actors(self) -> int:
-        """Number of actors: the last worker is the GA worker."""
+    def actor_processes(self) -> int:
+        """Number of processes of actors: the last worker is the GA worker."""
         return len(self.workers) - 1
 
     @property
+    def actors(self) -> int:
+        """Number of actors, the size of the population."""
+        return self.population or self.actor_processes * self.actors_per_process
+
+    @property
+    def own_actors(self) -> range:
+        """The actors of this process."""
+        first = self.index * self.actors_per_process
+        return range(first, min(first + self.actors_per_process, self.actors))
+
+    @property
     def is_ga_worker(self) -> bool:
-        return self.job == WORKER and self.index == self.actors
+        return self.job == WORKER and self.index == self.actor_processes
 
     @property
     def device(self) -> str:
@@ -55,13 +71,34 @@ class Cluster:
         """What this process is called in logs."""
         if self.job == PS:
             return f"ps_{self.index}"
-        return "ga_worker" if self.is_ga_worker else f"actor_{self.index}"
+        if self.is_ga_worker:
+            return "ga_worker"
+        first, *more = self.own_actors
+        return f"actors_{first}-{more[-1]}" if more else f"actor_{first}"
+
+
+def shared_among(processes: int, actors: int) -> int:
+    """The most actors that a process holds, if so many processes share them evenly."""
+    return -(-actors // processes)
+
+
+def processes_of(actors: int, per_process: int) -> int:
+    """How many processes so many actors take."""
+    return -(-actors // per_process)
 
 
 def from_flags(
-    job_name: str, task_index: int, ps_hosts: Sequence[str], worker_hosts: Sequence[str]
+    job_name: str,
+    task_index: int,
+    ps_hosts: Sequence[str],
+    worker_hosts: Sequence[str],
+    population: int | None = None,
+    per_process: int | None = None,
 ) -> Cluster:
     """The cluster that --job_name, --task_index, --ps_hosts and --worker_hosts describe.
+
+    Args:
+      population: number of actors, if it is given. per_process: of a process, likewise.
 
     Raises:
       UserError: they do not describe one.
@@ -69,13 +106,20 @@ def from_flags(
     return _checked(
         Cluster(tuple(ps_hosts), tuple(worker_hosts), job_name, task_index),
         "flags --job_name, --task_index, --ps_hosts, --worker_hosts",
+        population,
+        per_process,
     )
 
 
-def from_tf_config(text: str) -> Cluster:
+def from_tf_config(
+    text: str, population: int | None = None, per_process: int | None = None
+) -> Cluster:
     """The cluster of a TF_CONFIG environment variable.
 
     A chief (or master), if there is one, is the GA worker; else the last worker is.
+
+    Args:
+      population, per_process: as of `from_flags`.
 
     Raises:
       UserError: it is not one.
@@ -99,7 +143,7 @@ def from_tf_config(text: str) -> Cluster:
     elif job == WORKER:  # the place after the last one is the chief's
         _check_index(job, index, len(workers), source)
     every = tuple(jobs.get(PS, [])), (*workers, *chiefs)
-    return _checked(Cluster(*every, job, index), source)
+    return _checked(Cluster(*every, job, index), source, population, per_process)
 
 
 def _parse(text):
@@ -134,7 +178,8 @@ def _without_duplicates(pairs):
     return dict(pairs)
 
 
-def _checked(cluster, source):
+def _checked(cluster, source, population, per_process):
+    """The Cluster with its actors shared among its processes; UserError if it is none."""
     hosts = {PS: cluster.ps, WORKER: cluster.workers}
     if cluster.job not in hosts:
         raise UserError(
@@ -142,10 +187,12 @@ def _checked(cluster, source):
         )
     if not cluster.ps:
         raise UserError(f"{source}: no parameter server is named")
-    if len(cluster.workers) < 3:
+    if len(cluster.workers) > 1:
+        cluster = _populated(cluster, population, per_process, source)
+    if cluster.actors < 2:
         raise UserError(
-            f"{source}: {len(cluster.workers)} workers; at least 3 are needed, "
-            "two actors and the GA worker"
+            f"{source}: {len(cluster.workers)} workers; at least 3 are needed, two actors "
+            "and the GA worker, or 2 of which one holds several (--actors_per_process)"
         )
     _check_index(cluster.job, cluster.index, len(hosts[cluster.job]), source)
     addresses = set()
@@ -156,6 +203,24 @@ def _checked(cluster, source):
         if address in addresses:
             raise UserError(f"{source}: {host} is named twice")
         addresses.add(address)
+    return cluster
+
+
+def _populated(cluster, population, per_process, source):
+    """The Cluster with its actors shared among its processes; UserError if they do not fit."""
+    processes = cluster.actor_processes
+    if per_process is None:
+        per_process = shared_among(processes, population or processes)
+    cluster = dataclasses.replace(
+        cluster, population=population, actors_per_process=per_process
+    )
+    actors, needed = cluster.actors, processes_of(cluster.actors, per_process)
+    if needed != processes:
+        raise UserError(
+            f"{source}: {len(cluster.workers)} workers; --worker_hosts_num={actors} and "
+            f"--actors_per_process={per_process} take {needed + 1}, one of them the GA "
+            "worker"
+        )
     return cluster
 
 

@@ -49,7 +49,7 @@ class GaGraph:
             self._build_reads(shared)
             self._build_writes(shared)
             self._build_switch(shared)
-            self._leave = shared.leave(role.actors)
+            self._leave = shared.leave(role.actor_processes)
         self.graph.finalize()
 
     def _build_reads(self, shared):

@@ -45,7 +45,9 @@ class GaWorker:
         self._role, self._grid, self._plan = role, grid, plan
         self._max_time_step = learning.max_time_step
         self.graph = GaGraph(role, grid, learning)
-        self._recorder = Recorder(plan.folder, plan.games, plan.flags, grid.M)
+        self._recorder = Recorder(
+            plan.folder, plan.games, plan.flags, grid.M, self._max_time_step
+        )
         self._stopping = Stopping()
         self._flags = plan.flags  # under which the last task was learned
         self._results = None  # the folder that has the results, once it does

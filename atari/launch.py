@@ -17,11 +17,12 @@ from collections.abc import Iterator
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from atari import checkpoints, machine, settings
-from atari.cluster import PS, WORKER, Cluster
+from atari.cluster import PS, WORKER, Cluster, processes_of
 from atari.stopping import Stopping
 from common import checkpoint, folders, schema, shell
 from common.commandline import UserError, say
@@ -45,6 +46,7 @@ _STATUS = schema.record(
         "task": schema.whole(0),
         "game": schema.text,
         "steps": schema.whole(0),
+        "max_time_step": schema.whole(1),
         "steps_per_second": schema.number(),
         "generation": schema.whole(0),
         "score": schema.nullable(schema.number()),
@@ -73,8 +75,9 @@ def run(plan: settings.Launch) -> None:
         )
     actors = plan.actors
     servers = plan.servers or 1 + (actors - 1) // ACTORS_PER_SERVER
+    per_process = plan.actors_per_process or machine.actors_per_process(actors)
     if plan.fit_memory:
-        actors = machine.fitting_actors(actors, servers)
+        actors = machine.fitting_actors(actors, per_process, servers)
         if actors < plan.actors:
             say(
                 f"{actors} actors in place of {plan.actors}: not enough memory for more"
@@ -83,25 +86,30 @@ def run(plan: settings.Launch) -> None:
     if plan.checkpoint_dir and (line := _nothing_to_do(plan, actors)):
         print(line)
         return
-    with machine.reserved_ports(plan.first_port, servers + actors + 1):
-        folder, line = _launch(plan, servers, actors)
+    processes = processes_of(actors, per_process)
+    with machine.reserved_ports(plan.first_port, servers + processes + 1):
+        folder, line = _launch(plan, servers, actors, per_process)
     print(f"Results: {folder}\n{shell.tensorboard(folder)}\n{_watching(plan, folder)}")
     print(line)
 
 
-def _launch(plan, servers, actors):
-    """Runs so many processes: (folder of the run, last line of the GA worker)."""
+def _launch(plan, servers, actors, per_process):
+    """Runs a cluster of this size: (folder of the run, last line of the GA worker)."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     games = folders.joined(plan.games)
     label = f"atari__{games}__seed{plan.seed}__{now}"
     folder = folders.new(plan.log_dir, label)
+    processes = processes_of(actors, per_process)
     say(
         f"parameter servers: {servers}, GA workers: 1, actors: {actors}, each with "
-        f"environments: {plan.environments or machine.environments(actors)}, threads: "
-        f"{plan.threads or machine.threads(actors)}; logs in {folder}"
+        f"environments: {plan.environments or machine.environments(actors)}, in "
+        f"processes: {processes}, each with threads: "
+        f"{plan.threads or machine.threads(processes)}; logs in {folder}"
     )
     try:
-        return folder, run_processes(servers, actors, plan.first_port, folder)
+        return folder, run_processes(
+            servers, actors, plan.first_port, folder, per_process
+        )
     except KeyboardInterrupt as stopped:
         if not checkpoint.saved(_checkpoint_dir(plan, folder)):
             raise
@@ -140,21 +148,28 @@ def _nothing_to_do(plan, actors):
     if loaded is None:
         return None
     about, _ = loaded
-    now = checkpoints.About(plan.grid, plan.games, actors, plan.flags, [])
+    flags = plan.flags | {"worker_hosts_num": actors}  # as its processes have it
+    now = checkpoints.About(plan.grid, plan.games, actors, flags, [])
     checkpoints.check_same_settings(about, now, plan.decisive, plan.checkpoint_dir)
     return checkpoints.nothing_to_do(about, plan.checkpoint_dir)
 
 
 def run_processes(
-    servers: int, actors: int, first_port: int, folder: str, show_every: float = 1.0
+    servers: int,
+    actors: int,
+    first_port: int,
+    folder: str,
+    per_process: int = 1,
+    show_every: float = 1.0,
 ) -> str:
     """Runs this script as each process of a cluster, until the GA worker has finished.
 
     Args:
-      servers, actors: how many of each; one more worker is the GA worker.
+      servers, actors: how many of each; one more process is the GA worker.
       first_port: port of the first parameter server; the others follow on it.
       folder: of the run; takes a log file for each process in logs/. The GA worker
         keeps status.json up to date there.
+      per_process: the most actors of a process.
       show_every: seconds between two looks at the processes.
 
     Returns:
@@ -163,7 +178,7 @@ def run_processes(
       UserError: a process refused its flags or files.
       KeyboardInterrupt: this process was asked to stop, by Ctrl-C, SIGTERM or SIGHUP.
     """
-    processes = _processes(servers, actors, first_port, folder)
+    processes = _processes(servers, actors, first_port, folder, per_process)
     ga_worker = processes[-1]
     stopping = Stopping()
     stopping.listen()
@@ -200,20 +215,24 @@ def _until_stopped(
         yield process
 
 
-def _processes(servers, actors, first_port, folder):
-    """The _Process of each server, each actor and, last, the GA worker: not started."""
-    hosts = tuple(
-        f"localhost:{first_port + n}" for n in range(servers + actors + 1)
-    )  # fmt: skip
+def _processes(servers, actors, first_port, folder, per_process):
+    """The _Process of each server, of actors and, last, of the GA worker: not started."""
+    count = processes_of(actors, per_process) + 1
+    hosts = tuple(f"localhost:{first_port + n}" for n in range(servers + count))
     ps, workers = hosts[:servers], hosts[servers:]
     flags = [
         f"--ps_hosts={','.join(ps)}",
         f"--worker_hosts={','.join(workers)}",
+        f"--worker_hosts_num={actors}",
+        f"--actors_per_process={per_process}",
         f"--log_dir={folder}",
     ]
     os.makedirs(os.path.join(folder, "logs"), exist_ok=True)
-    roles = [(PS, n) for n in range(servers)] + [(WORKER, n) for n in range(actors + 1)]
-    return [_Process(Cluster(ps, workers, *role), flags, folder) for role in roles]
+    roles = [(PS, n) for n in range(servers)] + [(WORKER, n) for n in range(count)]
+    return [
+        _Process(Cluster(ps, workers, *role, actors, per_process), flags, folder)
+        for role in roles
+    ]
 
 
 class _Process:
@@ -312,6 +331,7 @@ class _Display:
         self._console = Console(stderr=True)
         self._live = None
         self._said = 0.0
+        self._task = None  # the one that the bar is of
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
@@ -321,10 +341,23 @@ class _Display:
         if status is None:
             return
         if self._live:
-            self._live.update(_panel(status, self._processes), refresh=True)
+            self._advance(status)
+            panel = _panel(status, self._progress, self._processes)
+            self._live.update(panel, refresh=True)
         elif time.monotonic() - self._said >= LINE_EVERY:
             self._said = time.monotonic()
             print(_headline(status), flush=True)
+
+    def _advance(self, status):
+        """Moves the bar of the task: of the most steps that it takes."""
+        total = status["max_time_step"]
+        done = min(status["steps"], total)
+        if self._task != status["task"]:
+            self._task = status["task"]
+            columns = BarColumn(None), TaskProgressColumn(), TimeRemainingColumn()
+            self._progress = Progress(*columns)
+            self._bar = self._progress.add_task("", total=total, completed=done)
+        self._progress.update(self._bar, completed=done)
 
     def close(self):
         if self._live:
@@ -349,13 +382,13 @@ def _read_status(filename):
 def _headline(status):
     score = "none yet" if status["score"] is None else f"{status['score']:.2f}"
     return (
-        f"task {status['task'] + 1}, {status['game']}: {status['steps']:,} steps, "
-        f"{status['steps_per_second']:.0f} steps/s, generation {status['generation']}, "
-        f"score {score}"
+        f"task {status['task'] + 1}, {status['game']}: {status['steps']:,} of "
+        f"{status['max_time_step']:,} steps, {status['steps_per_second']:.0f} steps/s, "
+        f"generation {status['generation']}, score {score}"
     )
 
 
-def _panel(status, processes):
+def _panel(status, progress, processes):
     table = Table("actor", "score", "episodes", "path", box=None, header_style="dim")
     for number, actor in enumerate(status["actors"]):
         score = "" if actor["score"] is None else f"{actor['score']:.2f}"
@@ -364,7 +397,7 @@ def _panel(status, processes):
     restarted = ", ".join(
         f"{p.name} {p.restarts}x" for p in processes if p.restarts
     )  # fmt: skip
-    parts = [Text(_headline(status)), table]
+    parts = [Text(_headline(status)), progress, table]
     if status["fixed_path"]:
         parts.append(Text(f"fixed path {status['fixed_path']}"))
     if restarted:

@@ -14,15 +14,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from atari.cluster import shared_among
 from common import memory
 from common.commandline import UserError
 
 ISOLATED = "PATHNET_ISOLATED"  # set in a process that is in its own network namespace
 
-# Memory of one process, in bytes, without the 400 MB of TensorFlow's files that all of
-# them share; see benchmarks/atari_speed.py.
-ACTOR_MEMORY = 600 * 2**20
-SERVER_MEMORY = 500 * 2**20
+# Memory in bytes of an actor, and of a process without its actors and without the 400 MB
+# of TensorFlow's files that all of them share; see benchmarks/atari_speed.py.
+ACTOR_MEMORY = 150 * 2**20
+PROCESS_MEMORY = 500 * 2**20
 
 ENVIRONMENTS_PER_CORE = 16  # enough to make use of the vector units of a core
 LEAST_ENVIRONMENTS = 8  # of an actor
@@ -33,10 +34,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def fitting_actors(wanted: int, servers: int) -> int:
+def fitting_actors(wanted: int, per_process: int, servers: int) -> int:
     """How many of the wanted actors fit into memory, 2 at least."""
-    room = memory.available() - (servers + 1) * SERVER_MEMORY
-    return max(2, min(wanted, room // ACTOR_MEMORY))
+    room = memory.available() - (servers + 1) * PROCESS_MEMORY
+    of_process = PROCESS_MEMORY + per_process * ACTOR_MEMORY
+    full, left = divmod(room, of_process)
+    more = max(0, left - PROCESS_MEMORY) // ACTOR_MEMORY
+    return max(2, min(wanted, full * per_process + more))
+
+
+def actors_per_process(actors: int) -> int:
+    """How many of so many actors share a process, so that each process has a core."""
+    return shared_among(min(actors, cores()), actors)
 
 
 def threads(processes: int) -> int:

@@ -10,10 +10,8 @@ from tqdm import tqdm
 import a3c
 import pathnet
 from atari import checkpoints, environments, settings
-from atari.parameter_servers import Shared
 from atari.scores import scores
 from common import disk
-from common import tf1 as tf
 from common.commandline import UserError
 
 FRAME_MS = 60  # of the GIF; an agent step, 4 frames, takes 67 ms in the game
@@ -77,32 +75,35 @@ def policy(
       function from observation uint8 [1, 84, 84, 4] and state float32 [2, 1, 256] to
       actions int64 [1] and the new state.
     """
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.set_random_seed(seed)
-        # Nothing is learned here. Of a rollout no more than its last step is kept.
-        learning = a3c.Learning(t_max=1)
-        shared = Shared(about.grid, about.actors, 0, learning)
-        network = a3c.PathGraph(shared, 0, task, 1, "/cpu:0")
-        state = shared.state()
-        given = {
-            name: tf.placeholder(v.dtype.base_dtype, v.shape)
-            for name, v in state.items()
-        }
-        restore = tf.group(*[v.assign(given[name]) for name, v in state.items()])
-        zero = [tf.global_variables_initializer(), tf.local_variables_initializer()]
-    graph.finalize()
     # As it was when this task was on: only earlier tasks' paths are fixed.
-    arrays = {name: np.array(arrays[name]) for name in given}
-    arrays["fixed_paths"][task:] = 0
-    arrays["paths"][0] = path
-    session = tf.Session(graph=graph)
-    session.run(zero)
-    session.run(restore, {given[name]: arrays[name] for name in given})
-    session.run([network.pull, network.pull_fixed])
-    return lambda observation, state: session.run(
-        network.act, {network.observation: observation, network.state: state}
+    fixed_paths = np.array(arrays["fixed_paths"])
+    fixed_paths[task:] = 0
+    fixed_path = fixed_paths.max(0)
+    geopath = pathnet.to_geopath(path, about.grid.M)
+    head = f"task{task + 1}/"
+    # Nothing is learned here. Of a rollout no more than its last step is kept.
+    learning = a3c.Learning(t_max=1)
+    network = a3c.PathSession(a3c.PathGraph(about.grid, learning, task, 1, seed))
+    network.load(
+        _modules(arrays, geopath * (1 - fixed_path), about.grid.N),
+        {name: arrays[head + name] for name in about.grid.head_shapes(task)},
     )
+    network.load_fixed(_modules(arrays, fixed_path, about.grid.frozen_slots(task)))
+    return lambda observation, state: network.act(observation, state, 0)
+
+
+def _modules(arrays, active, slots):
+    """[L] of a3c.Modules from a checkpoint's arrays; active is binary [L, M]."""
+    index = np.argsort(-active, axis=1, kind="stable")[:, :slots]
+    return [
+        a3c.Modules(
+            rows,
+            active[layer, rows],
+            arrays[f"layer{layer + 1}/kernel"][rows],
+            arrays[f"layer{layer + 1}/bias"][rows],
+        )
+        for layer, rows in enumerate(index)
+    ]
 
 
 def play_episode(game: str, act: Callable, seed: int, frames: list | None) -> float:

@@ -35,11 +35,19 @@ class Recorder:
 
     Args:
       folder: of the run. games: names of the tasks. flags: {name: value}, to show.
-      M: number of modules in a layer.
+      M: number of modules in a layer. max_time_step: the most agent steps of a task.
     """
 
-    def __init__(self, folder: str, games: Sequence[str], flags: dict, M: int) -> None:
-        self._folder, self._games, self._flags, self._M = folder, games, flags, M
+    def __init__(
+        self,
+        folder: str,
+        games: Sequence[str],
+        flags: dict,
+        M: int,
+        max_time_step: int,
+    ) -> None:
+        self._folder, self._games, self._flags = folder, games, flags
+        self._M, self._max_time_step = M, max_time_step
         self._events = None
         self._last = None  # (steps, moment) of the look before, in this task
         self._pictured = 0.0
@@ -105,6 +113,7 @@ class Recorder:
             "task": state.task,
             "game": self._games[state.task],
             "steps": state.steps,
+            "max_time_step": self._max_time_step,
             "steps_per_second": speed,
             "generation": state.generation,
             "score": score,

@@ -56,6 +56,6 @@ def _wait_for_all(left, role):
     gone, end = set(), float("inf")
     while len(gone) < len(role.workers) and time.monotonic() < end:
         gone.update(left())
-        if role.actors in gone:
+        if role.actor_processes in gone:
             end = min(end, time.monotonic() + GRACE_SECONDS)
         time.sleep(LOOK_SECONDS)

@@ -58,11 +58,11 @@ class GaWorker:
 
 @dataclasses.dataclass(frozen=True)
 class Actor:
-    """What an actor needs to know.
+    """What a process of actors needs to know.
 
     Attributes:
-      games: names of the tasks. environments: how many it steps at once.
-      threads: of its server and of its environments. seed: of its environments.
+      games: names of the tasks. environments: how many each actor steps at once.
+      threads: that compute, and that step environments. seed: of the environments.
       folder: of the run.
     """
 
@@ -82,8 +82,9 @@ class Launch:
       log_dir: where that folder is made.
       actors: how many are asked for. fit_memory: whether there may be fewer, if memory
         ends. B: how many of them are compared.
+      actors_per_process: the most of them that a process holds; None to choose.
       servers, environments, threads: parameter servers, environments of an actor and
-        threads of an actor; None to choose.
+        threads of a process of actors; None to choose.
       first_port: of the cluster. isolate: whether it gets a network namespace.
       checkpoint_dir: folder of checkpoints to go on from, or None for one of its own.
       grid: what is built.
@@ -96,6 +97,7 @@ class Launch:
     actors: int
     fit_memory: bool
     B: int
+    actors_per_process: int | None
     servers: int | None
     environments: int | None
     threads: int | None
@@ -143,12 +145,18 @@ def process() -> cluster.Cluster | None:
         commandline.say(
             "note: --hostname has no effect: --ps_hosts and --worker_hosts name machines"
         )
+    given = FLAGS["worker_hosts_num"].present
+    actors = FLAGS.worker_hosts_num if given else None, FLAGS.actors_per_process
     if FLAGS.job_name is not None:
         return cluster.from_flags(
-            FLAGS.job_name, FLAGS.task_index or 0, FLAGS.ps_hosts, FLAGS.worker_hosts
+            FLAGS.job_name,
+            FLAGS.task_index or 0,
+            FLAGS.ps_hosts,
+            FLAGS.worker_hosts,
+            *actors,
         )
     if "TF_CONFIG" in os.environ:
-        return cluster.from_tf_config(os.environ["TF_CONFIG"])
+        return cluster.from_tf_config(os.environ["TF_CONFIG"], *actors)
     if FLAGS.ps_hosts or FLAGS.worker_hosts or FLAGS.task_index is not None:
         raise UserError(
             "flags --ps_hosts, --worker_hosts, --task_index: need --job_name as well"
@@ -220,17 +228,17 @@ def ga_worker(actors: int) -> GaWorker:
     )
 
 
-def actor(actors: int) -> Actor:
-    """What each of so many actors does.
+def actor(process: cluster.Cluster) -> Actor:
+    """What each actor of a process does.
 
     Raises:
       UserError: there are fewer actors than are compared.
     """
-    check_actors(FLAGS.B, actors)
+    check_actors(FLAGS.B, process.actors)
     return Actor(
         games=tuple(FLAGS.games),
-        environments=FLAGS.envs_per_worker or machine.environments(actors),
-        threads=threads(actors),
+        environments=FLAGS.envs_per_worker or machine.environments(process.actors),
+        threads=threads(process.actor_processes),
         seed=FLAGS.seed,
         folder=FLAGS.log_dir,
     )
@@ -254,6 +262,7 @@ def launch() -> Launch:
         actors=FLAGS.worker_hosts_num,
         fit_memory=not FLAGS["worker_hosts_num"].present,
         B=FLAGS.B,
+        actors_per_process=FLAGS.actors_per_process,
         servers=FLAGS.ps_hosts_num,
         environments=FLAGS.envs_per_worker,
         threads=FLAGS.threads,
@@ -327,14 +336,21 @@ def define_flags() -> None:
         flags.DEFINE_integer(
             "seed", 0, "Seed of paths, parameters and games.", 0, 2**31 - 1
         )
-    with commandline.flag_group("A cluster on this machine", PLACE):
+    with commandline.flag_group("The processes of a cluster", PLACE):
+        flags.DEFINE_integer(
+            "actors_per_process",
+            None,
+            "Number of actors that a process holds, which take turns; if none is given, "
+            "as many as leave each process a core of this machine, and 1 in a cluster "
+            "whose processes are started one by one.",
+            lower_bound=1,
+        )
         flags.DEFINE_integer(
             "st_port_num", 2222, "First of the ports that its processes use.", 1, 65535
         )
         flags.DEFINE_bool(
             "isolate", True, "Whether it gets a network namespace, if possible."
         )
-    with commandline.flag_group("One process of a cluster", PLACE):
         _define_process()
     with commandline.flag_group("Files", PLACE):
         _define_files()
@@ -447,8 +463,8 @@ def _define_size():
     flags.DEFINE_integer(
         "threads",
         None,
-        "Number of threads of an actor; if none is given, its share of this machine's "
-        "cores.",
+        "Number of threads of a process of actors; if none is given, its share of this "
+        "machine's cores.",
         lower_bound=1,
     )
 

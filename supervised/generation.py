@@ -227,7 +227,7 @@ class TrainablePathNet(pathnet.PathNet):
         super().__init__(grid, training.optimizer)
         feeds = [self.geopath, self.images, self.labels, self.task, self.fixed_path]
         self._train = {
-            B: _make_callable(self.session, fetches, writes, feeds)
+            B: tf.make_callable(self.session, fetches, feeds, writes)
             for B, (*fetches, writes) in self._generations.items()
         }
 
@@ -452,29 +452,6 @@ def _at_slots(of_modules, indices, first=0):
         tf.gather(of_modules[:, layer], index, batch_dims=1)
         for layer, index in enumerate(indices, first)
     ]
-
-
-def _make_callable(session, fetches, target, feeds):
-    """A function of the feeds' values that runs `target` and returns the fetches' values.
-
-    What names stand for is looked up here, once; `session.run` does so at every call,
-    for a twentieth of the time of a generation. (The public `make_callable` is no more
-    than `session.run` where there are feeds.)
-    """
-    from tensorflow.core.protobuf import config_pb2
-
-    options = config_pb2.CallableOptions(
-        feed=[tensor.name for tensor in feeds],
-        fetch=[tensor.name for tensor in fetches],
-        target=[target.name],
-    )
-    run = session._make_callable_from_options(options)
-    dtypes = [tensor.dtype.as_numpy_dtype for tensor in feeds]
-
-    def call(*values):
-        return run(*map(np.asarray, values, dtypes))
-
-    return call
 
 
 # --------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from a3c import (
     n_step_returns,
 )
 from atari.environments import FRAMES, SCREEN
+from atari.exchange import Exchange
 from atari.parameter_servers import Shared
 from common import tf1 as tf
 
@@ -183,7 +184,7 @@ class Bench:
         grid = ConvGrid(**GRID, actions=ACTIONS, use_lstm=use_lstm)
         with self.graph.as_default():
             self.shared = Shared(grid, 2, 0, learning)
-            self.actor = a3c.PathGraph(self.shared, 1, task, E, "/cpu:0")
+            self.exchange = Exchange(self.shared, task, E, "/cpu:0")
             self._given = {
                 v.op.name: tf.placeholder(v.dtype.base_dtype, v.shape)
                 for v in self.shared.state().values()
@@ -193,10 +194,14 @@ class Bench:
             )
             variables = {n: v.read_value() for n, v in self.shared.state().items()}
             initialize = tf.global_variables_initializer()
-            local = tf.local_variables_initializer()
         self.variables = variables
         self.session = tf.Session(graph=self.graph)
-        self.session.run([initialize, local])
+        self.session.run(initialize)
+        self.actor = a3c.PathSession(a3c.PathGraph(grid, learning, task, E))
+
+    def pull(self):
+        _, self.modules, head = self.exchange.pull(self.session, 1)
+        self.actor.load(self.modules, head)
 
     def set(self, values):
         """Sets variables by their names, and leaves all others as they are."""
@@ -228,7 +233,8 @@ class Bench:
         self.path = pathnet.to_geopath(paths[1], GRID["M"])
         values |= {"fixed_paths": fixed_paths, "paths": paths}
         self.set(values | {"task": self.task, "steps": 0})
-        self.session.run([self.actor.pull_fixed, self.actor.pull])
+        self.actor.load_fixed(self.exchange.pull_fixed(self.session))
+        self.pull()
         return rng
 
     def rollout(self, rng):
@@ -241,22 +247,29 @@ class Bench:
         }
 
     def act(self, rollout):
-        """Acts in every step of a rollout as a player does: {placeholder: what follows}."""
+        """Acts in every step of a rollout as a player does: (observation, state) after it."""
         observations, state = rollout["observations"], rollout["state"]
-        actor = self.actor
         for step in range(T):
-            feed = {actor.observation: observations[step], actor.state: state}
-            _, state = self.session.run(actor.act, feed | {actor.step: step})
+            _, state = self.actor.act(observations[step], state, step)
             state = state * (1 - rollout["ends"][step])[:, None]
-        return {actor.observation: observations[T], actor.state: state}
+        return observations[T], state
 
     def push(self, rollout, finished=()):
-        """Pushes a rollout that has been acted in; returns what the push does."""
-        feed = self.act(rollout)
-        for name in "actions", "rewards", "ends":
-            feed[getattr(self.actor, name)] = rollout[name]
-        feed[self.actor.finished] = np.reshape(finished, [-1, 6])
-        return self.session.run(self.actor.push, feed)
+        """Learns from a rollout and pushes; returns whether it was accepted, and losses."""
+        observation, state = self.act(rollout)
+        given = {name: rollout[name] for name in ("actions", "rewards", "ends")}
+        gradients, head, losses = self.actor.learn(observation, state, **given)
+        accepted, _ = self.exchange.push(
+            self.session,
+            [
+                m._replace(kernel=k, bias=b)
+                for m, (k, b) in zip(self.modules, gradients)
+            ],
+            head,
+            T * E,
+            np.reshape(np.array(finished, float), [-1, 6]),
+        )
+        return accepted, losses
 
     def reference(self, rollout):
         head = f"task{self.task + 1}"
@@ -332,13 +345,8 @@ def test_acting_step_by_step_is_what_is_learned_from(task):
     state, logits = rollout["state"], []
     values = actor.values()
     for t in range(T + 1):
-        actions, state = actor.session.run(
-            actor.actor.act,
-            {
-                actor.actor.observation: rollout["observations"][t],
-                actor.actor.state: state,
-            },
-        )
+        # The step beyond a rollout's last is none to learn from: any place will do.
+        actions, state = actor.actor.act(rollout["observations"][t], state, t % T)
         np.testing.assert_allclose(state[0], expected.outputs[t], atol=1e-4)
         np.testing.assert_allclose(state[1], expected.cells[t], atol=1e-4)
         assert actions.shape == (E,)
@@ -356,11 +364,10 @@ def test_actions_are_drawn_from_the_policy():
     rng = actor.prepare(0)
     policy = np.zeros([UNITS, 3]), np.log([0.6, 0.3, 0.1])
     actor.set(dict(zip(["task1/policy/kernel", "task1/policy/bias"], policy)))
-    actor.session.run(actor.actor.pull)
+    actor.pull()
     rollout = actor.rollout(rng)
-    feed = {actor.actor.observation: rollout["observations"][0]}
-    feed[actor.actor.state] = rollout["state"]
-    drawn = [actor.session.run(actor.actor.act, feed)[0] for _ in range(500)]
+    now = rollout["observations"][0], rollout["state"], 0
+    drawn = [actor.actor.act(*now)[0] for _ in range(500)]
     shares = np.bincount(np.ravel(drawn), minlength=3) / 1000
     np.testing.assert_array_less(np.abs(shares - [0.6, 0.3, 0.1]), 5 * 0.5 / 1000**0.5)
 
@@ -369,14 +376,14 @@ def test_what_is_pulled_stays_until_the_next_pull():
     """Others may push meanwhile: an actor's rollout is of one set of parameters."""
     actor = bench(1, True)
     rollout = actor.rollout(actor.prepare(4))
-    feed = {actor.actor.observation: rollout["observations"][0]}
-    feed[actor.actor.state] = rollout["state"]
-    _, before = actor.session.run(actor.actor.act, feed)
+    now = rollout["observations"][0], rollout["state"], 0
+    _, before = actor.actor.act(*now)
     actor.set({"layer1/kernel": np.zeros(actor.shared.kernels[0].shape)})
-    _, meanwhile = actor.session.run(actor.actor.act, feed)
+    _, meanwhile = actor.actor.act(*now)
     assert np.array_equal(before, meanwhile)
-    actor.session.run([actor.actor.pull, actor.actor.pull_fixed])
-    _, after = actor.session.run(actor.actor.act, feed)
+    actor.pull()
+    actor.actor.load_fixed(actor.exchange.pull_fixed(actor.session))
+    _, after = actor.actor.act(*now)
     assert np.abs(after - before).max() > 1e-3
 
 
@@ -404,17 +411,26 @@ def test_gradients_of_a_task_that_is_over_are_refused():
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
-def test_what_travels_does_not_depend_on_M():
-    """Bytes of an actor's copies: the same for 4 modules a layer and for 40."""
+@pytest.mark.parametrize("task", [0, 1])
+def test_what_travels_does_not_depend_on_M(task):
+    """Bytes that an actor takes and gives: the same for 4 modules a layer and for 40."""
 
     def size(M):
-        with tf.Graph().as_default():
+        with tf.Graph().as_default(), tf.Session() as session:
             grid = ConvGrid(**GRID | {"M": M}, actions=(3, 3))
-            a3c.PathGraph(Shared(grid, 2, 0, LEARNING), 0, 1, E, "/cpu:0")
-            shapes = [v.shape.num_elements() for v in tf.local_variables()]
-            return sum(shapes)
+            shared = Shared(grid, 2, 0, LEARNING)
+            exchange = Exchange(shared, task, E, "/cpu:0")
+            session.run(tf.global_variables_initializer())
+            pulled = exchange.pull(session, 0), exchange.pull_fixed(session)
+            return sum(np.size(each) for each in tf.nest.flatten(pulled))
 
     assert size(4) == size(40)
+
+
+def test_slots_that_hold_nothing_are_left_out():
+    layer = a3c.Modules(*(np.arange(n) for n in (3, 3, 3, 3)))
+    layer = layer._replace(on=np.array([1.0, 0.0, 1.0]))
+    assert [list(each) for each in layer.filled()] == [[0, 2], [1, 1], [0, 2], [0, 2]]
 
 
 # ---- Shapes ----

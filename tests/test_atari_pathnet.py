@@ -586,7 +586,7 @@ GA_WORKER = ["--job_name=worker", "--task_index=2", *HOSTS]
             ["--B=3", "--worker_hosts_num=2", "--noisolate"],
             "flag --B=3: so many actors",
         ),
-        (["--st_port_num=65530", "--noisolate"], "go beyond 65535"),
+        (["--st_port_num=65533", "--noisolate"], "go beyond 65535"),
         (["--job_name=boss"], "flag --job_name=boss"),
         (["--job_name=ps"], "no parameter server is named"),
         (["--job_name=worker", *HOSTS, "--task_index=3"], "there is no worker 3"),

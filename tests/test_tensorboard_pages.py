@@ -116,7 +116,9 @@ def test_a_batch_has_a_table_with_a_row_a_repeat(window, batch):
 
 
 def test_the_tasks_of_a_cluster_share_a_chart(window, tmp_path):
-    recorder = Recorder(str(tmp_path), ["catch", "catch"], {"seed": 0}, M=4)
+    recorder = Recorder(
+        str(tmp_path), ["catch", "catch"], {"seed": 0}, M=4, max_time_step=100
+    )
     for task in 0, 1:
         for look in range(1, 6):
             recorder.add(cluster(task, 100 * look), np.full([2, 6], look), 0.1 * look)

@@ -147,18 +147,22 @@ def test_seeds_of_the_games_differ_between_actors_tasks_and_starts():
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
-def test_an_actor_that_hangs_ends_itself(tmp_path):
+def test_a_process_whose_actor_hangs_ends_itself(tmp_path):
     """For the launcher to start another: even if it hangs within one call."""
     script = tmp_path / "hangs.py"
     script.write_text(
         "import types; from atari import actor as atari_actor\n"
         "atari_actor.HUNG_SECONDS = 0.2\n"
-        "def run(asked):\n"
-        "  while asked != 'pull_fixed': pass\n"
-        "session = types.SimpleNamespace(run=run)\n"
-        "actor = types.SimpleNamespace(\n"
-        "  pull_fixed='pull_fixed', observed='observed', pull='pull')\n"
-        "atari_actor._learn(session, actor, None, None, 0, 0)\n"
+        "class Actor:\n"
+        "  def __init__(self, number, *_): self.number = number\n"
+        "  def close(self): pass\n"
+        "  def roll_out(self, *_):\n"
+        "    while self.number == 1: pass\n"
+        "    return 0\n"
+        "atari_actor.Actor = Actor\n"
+        "exchange = types.SimpleNamespace(pull_fixed=lambda session: None)\n"
+        "role = types.SimpleNamespace(own_actors=range(3))\n"
+        "atari_actor._play_task(None, exchange, None, role, 0, None)\n"
     )
     done = subprocess.run(
         [sys.executable, script],
@@ -168,4 +172,28 @@ def test_an_actor_that_hangs_ends_itself(tmp_path):
         timeout=120,
     )
     assert done.returncode == 1
-    assert "Timeout" in done.stderr and "in run" in done.stderr
+    assert "Timeout" in done.stderr and "in roll_out" in done.stderr
+
+
+def test_actors_of_a_process_take_turns_until_the_task_is_over(monkeypatch):
+    """And all of them are closed, however it ends."""
+    turns, closed = [], []
+
+    class Actor:
+        def __init__(self, number, task, path, fixed, plan):
+            self.number = number
+            assert (task, fixed) == (1, "frozen")
+
+        def roll_out(self, exchange, session):
+            turns.append(self.number)
+            return 2 if len(turns) == 8 else 1
+
+        def close(self):
+            closed.append(self.number)
+
+    monkeypatch.setattr(atari_actor, "Actor", Actor)
+    exchange = types.SimpleNamespace(pull_fixed=lambda session: "frozen")
+    role = types.SimpleNamespace(own_actors=range(5, 8))
+    assert atari_actor._play_task(None, exchange, None, role, 1, None) == 2
+    assert turns == [5, 6, 7, 5, 6, 7, 5, 6]
+    assert sorted(closed) == [5, 6, 7]

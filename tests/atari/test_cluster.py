@@ -33,6 +33,51 @@ def test_roles_from_flags():
     assert list(names) == ["ps_0", "ps_1", "actor_0", "actor_1", "actor_2", "ga_worker"]
 
 
+@pytest.mark.parametrize(
+    ("population", "per_process", "own"),
+    [
+        (None, None, [[0], [1], [2]]),
+        (None, 2, [[0, 1], [2, 3], [4, 5]]),
+        (7, None, [[0, 1, 2], [3, 4, 5], [6]]),
+        (8, 3, [[0, 1, 2], [3, 4, 5], [6, 7]]),
+    ],
+)
+def test_processes_share_the_actors(population, per_process, own):
+    shared = population, per_process
+    processes = {"ps": PS_HOSTS, "worker": WORKER_HOSTS}
+    for index, numbers in enumerate(own):
+        role = cluster.from_flags(WORKER, index, PS_HOSTS, WORKER_HOSTS, *shared)
+        text = tf_config({"type": WORKER, "index": index}, **processes)
+        assert cluster.from_tf_config(text, *shared) == role
+        assert list(role.own_actors) == numbers
+        first, *more = numbers
+        name = f"actors_{first}-{more[-1]}" if more else f"actor_{first}"
+        assert role.name() == name
+        assert role.actors == sum(map(len, own))
+        assert role.actor_processes == 3
+    last = cluster.from_flags(WORKER, 3, PS_HOSTS, WORKER_HOSTS, *shared)
+    assert last.is_ga_worker
+
+
+def test_one_process_can_hold_the_population():
+    role = cluster.from_flags(WORKER, 0, PS_HOSTS, WORKER_HOSTS[:2], None, 4)
+    assert list(role.own_actors) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("population", "per_process", "needed"),
+    [(2, None, 3), (9, 2, 6), (3, 3, 2), (9, 9, 2)],
+)
+def test_actors_that_do_not_fit_the_processes(population, per_process, needed):
+    with pytest.raises(UserError) as refused:
+        cluster.from_flags(PS, 0, PS_HOSTS, WORKER_HOSTS, population, per_process)
+    assert str(refused.value) == (
+        "flags --job_name, --task_index, --ps_hosts, --worker_hosts: 4 workers; "
+        f"--worker_hosts_num={population} and --actors_per_process={per_process or 1} "
+        f"take {needed}, one of them the GA worker"
+    )
+
+
 def tf_config(task, **jobs):
     return json.dumps({"cluster": jobs, "task": task})
 

@@ -83,7 +83,9 @@ class World:
         self._session = tf.Session(self._server.target, graph=graph)
 
     def start(self, **changes):
-        role = types.SimpleNamespace(actors=ACTORS, ps=(), device="/cpu:0")
+        role = types.SimpleNamespace(
+            actors=ACTORS, actor_processes=ACTORS, ps=(), device="/cpu:0"
+        )
         plan = replace(self.settings, **changes)
         worker = GaWorker(role, GRID, LEARNING, plan)
         session = tf.Session(self._server.target, graph=worker.graph.graph)

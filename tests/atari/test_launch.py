@@ -167,6 +167,7 @@ def test_a_cluster_ends_with_the_last_line_of_its_ga_worker(launcher):
         "task": 1,
         "game": "pong",
         "steps": 1234567,
+        "max_time_step": 15000000,
         "steps_per_second": 98.7,
         "generation": 5,
         "score": -20.5,
@@ -174,7 +175,10 @@ def test_a_cluster_ends_with_the_last_line_of_its_ga_worker(launcher):
         "fixed_path": None,
     }
     launcher.write("status.json", json.dumps(status))
-    headline = "task 2, pong: 1,234,567 steps, 99 steps/s, generation 5, score -20.50"
+    headline = (
+        "task 2, pong: 1,234,567 of 15,000,000 steps, 99 steps/s, generation 5, score "
+        "-20.50"
+    )
     assert launcher.process.stdout.readline() == headline + "\n"
     launcher.tell("ga_worker", "say PONG_PONG,TASK1:1,TASK2:2,Done")
     assert launcher.end() == (0, "PONG_PONG,TASK1:1,TASK2:2,Done\n", "")
@@ -303,6 +307,7 @@ STATUS = {
     "task": 0,
     "game": "catch",
     "steps": 10,
+    "max_time_step": 40,
     "steps_per_second": 1.5,
     "generation": 2,
     "score": None,
@@ -323,6 +328,7 @@ STATUS = {
         json.dumps(STATUS | {"game": "\x1b[2J"}),
         json.dumps(STATUS | {"game": 3}),
         json.dumps(STATUS | {"steps": 1.5}),
+        json.dumps(STATUS | {"max_time_step": 0}),
         json.dumps(STATUS | {"steps_per_second": None}),
         json.dumps(STATUS | {"steps_per_second": 10**400}),
         json.dumps(STATUS | {"score": "high"}),
@@ -340,7 +346,7 @@ def test_a_status_of_nonsense_is_not_shown_and_stops_nothing(tmp_path, capsys, t
     file.write_text(json.dumps(STATUS))
     display = launch._Display(str(tmp_path), [])
     display.show()
-    shown = "task 1, catch: 10 steps, 2 steps/s, generation 2, score none yet\n"
+    shown = "task 1, catch: 10 of 40 steps, 2 steps/s, generation 2, score none yet\n"
     assert capsys.readouterr().out == shown
     file.write_bytes(text.encode("latin-1"))
     display._said = 0.0
@@ -359,6 +365,7 @@ def test_a_terminal_shows_a_live_table(tmp_path):
         "task": 0,
         "game": "catch",
         "steps": 10,
+        "max_time_step": 40,
         "steps_per_second": 1.0,
         "generation": 2,
         "score": None,
@@ -386,7 +393,8 @@ def test_a_terminal_shows_a_live_table(tmp_path):
         env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
     )
     for text in (
-        "task 1, catch: 10 steps, 1 steps/s, generation 2, score none yet",
+        "task 1, catch: 10 of 40 steps, 1 steps/s, generation 2, score none yet",
+        "25%",
         "012 3",
         "0.25",
         "45 6 [/]",

@@ -52,12 +52,24 @@ def test_ports_end_at_65535():
 
 
 @pytest.mark.parametrize(
-    ("room", "expected"), [(10**12, 10), (0, 2), (5.5, 5), (2.5, 2), (1.5, 2)]
+    ("processes", "actors", "expected"),
+    [(0, 10**9, 2), (1, 0.5, 2), (1, 3.5, 3), (2, 5.5, 5), (2.5, 6, 6), (99, 999, 10)],
 )
-def test_as_many_actors_as_fit(monkeypatch, room, expected):
-    bytes_left = 3 * machine.SERVER_MEMORY + room * machine.ACTOR_MEMORY
+def test_as_many_actors_as_fit(monkeypatch, processes, actors, expected):
+    """Three of a process; there is room for so many processes, of so many actors in all."""
+    bytes_left = (3 + processes) * machine.PROCESS_MEMORY
+    bytes_left += actors * machine.ACTOR_MEMORY if processes else 0
     monkeypatch.setattr(machine.memory, "available", lambda: int(bytes_left))
-    assert machine.fitting_actors(10, servers=2) == expected
+    assert machine.fitting_actors(10, 3, servers=2) == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "actors", "expected"),
+    [(1, 10, 10), (2, 10, 5), (2, 2, 1), (4, 10, 3), (16, 10, 1), (3, 7, 3)],
+)
+def test_each_process_of_actors_has_a_core(monkeypatch, cores, actors, expected):
+    monkeypatch.setattr(machine, "cores", lambda: cores)
+    assert machine.actors_per_process(actors) == expected
 
 
 # ---- A network namespace ----

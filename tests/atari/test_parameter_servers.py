@@ -11,6 +11,7 @@ import a3c
 from a3c import EPISODE, ConvGrid, Learning
 from atari import checkpoints, sessions
 from atari.cluster import PS, WORKER, Cluster
+from atari.exchange import Exchange
 from atari.parameter_servers import Shared
 from common import tf1 as tf
 
@@ -346,8 +347,8 @@ def test_nothing_of_a_worker_is_waited_for_while_others_are_locked_out(servers):
     role, _ = servers
     with tf.Graph().as_default() as graph:
         shared = Shared(GRID, ACTORS, 2, LEARNING)
-        actor = a3c.PathGraph(shared, 0, 0, 1, role.device)
-        start = tf.global_variables_initializer(), tf.local_variables_initializer()
+        exchange = Exchange(shared, 0, 1, role.device)
+        start = tf.global_variables_initializer()
         with tf.device(role.device):
             given = {
                 tf.placeholder(tf.int64, [2]): [1, 1],
@@ -357,27 +358,25 @@ def test_nothing_of_a_worker_is_waited_for_while_others_are_locked_out(servers):
                 tf.placeholder(tf.int64, PATHS.shape): PATHS,
             }
             switch = shared.switch(*given)
-    feeds = [
-        {
-            placeholder: np.zeros(placeholder.shape)
-            for placeholder in (
-                actor.observation,
-                actor.state,
-                actor.actions,
-                actor.rewards,
-                actor.ends,
-            )
-        }
-        | {actor.finished: np.zeros([0, 6])},
-        given,
-    ]
     with connected(servers, graph) as session:
         session.run(start)
-        for op, feed in zip((actor.push, switch), feeds):
-            metadata = tf.RunMetadata()
-            session.run(op, feed, tf.RunOptions(output_partition_graphs=True), metadata)
-            waited_for = late_arrivals(metadata.partition_graphs)
-            assert not waited_for, waited_for
+
+        class Watched:
+            """A session of which each run is looked at."""
+
+            def run(self, op, feed):
+                metadata = tf.RunMetadata()
+                options = tf.RunOptions(output_partition_graphs=True)
+                done = session.run(op, feed, options, metadata)
+                waited_for = late_arrivals(metadata.partition_graphs)
+                assert not waited_for, waited_for
+                return done
+
+        observed, modules, head = exchange.pull(session, 0)
+        assert observed.task == 0
+        accepted, _ = exchange.push(Watched(), modules, head, 2, np.zeros([0, 6]))
+        assert accepted
+        Watched().run(switch, given)
 
 
 def late_arrivals(partitions):
@@ -504,11 +503,15 @@ def test_the_next_game_may_have_other_actions(servers):
     for task, actions in enumerate(GRID.actions):
         with tf.Graph().as_default() as graph:
             shared = Shared(GRID, ACTORS, 2, LEARNING)
-            actor = a3c.PathGraph(shared, 0, task, 3, role.device)
-            start = tf.global_variables_initializer(), tf.local_variables_initializer()
+            exchange = Exchange(shared, task, 3, role.device)
+            start = tf.global_variables_initializer()
+        path = a3c.PathGraph(GRID, LEARNING, task, 3)
+        actor = a3c.PathSession(path)
         with connected(servers, graph) as session:
             session.run(start)
-            session.run([actor.pull, actor.pull_fixed])
-            feed = {p: np.zeros(p.shape) for p in (actor.observation, actor.state)}
-            drawn = [session.run(actor.act, feed)[0] for _ in range(20)]
+            _, modules, head = exchange.pull(session, 0)
+            actor.load(modules, head)
+            actor.load_fixed(exchange.pull_fixed(session))
+            now = [np.zeros(p.shape) for p in (path.observation, path.state)]
+            drawn = [actor.act(*now, 0)[0] for _ in range(20)]
             assert np.max(drawn) == actions - 1
