@@ -2,6 +2,9 @@
 
 All give observations uint8 [E, 4, 84, 84], the last four grey screens, and start a new
 episode in the very step that ends one, so that every step is one to learn from.
+
+Each has variants, the same game with other screens: `pong_noisy`, `catch_vflip`. Those of
+Pong are the games of Pong Soup (Rusu et al. 2016, arXiv 1606.04671, section 5.1).
 """
 
 import difflib
@@ -35,8 +38,9 @@ def games() -> dict[str, str]:
 
 def check(game: str) -> None:
     """Raises UserError, with names that are alike, if there is no such game."""
-    if game not in games():
-        alike = difflib.get_close_matches(game, games())
+    if _parts(game)[0] not in games():
+        variants = [f"{known}_{name}" for known in games() for name in VARIANTS]
+        alike = difflib.get_close_matches(game, [*games(), *variants])
         hint = f"did you mean {' or '.join(alike)}?" if alike else "try pong"
         raise UserError(f"flag --games: no game is called '{game}'; {hint}")
 
@@ -49,12 +53,15 @@ def make(game: str, count: int, threads: int, **options) -> gym.vector.VectorEnv
     Rewards are as the game gives them.
 
     Args:
-      game: one of `games`. count: number of environments.
+      game: one of `games`, or a variant of one. count: number of environments.
       threads: that step them. **options: of an Atari game, as ale_py takes them.
 
     Returns:
       gymnasium.vector.VectorEnv; one agent step is four frames of the game.
     """
+    game, variant = _parts(game)
+    if variant is not None:
+        return Variant(make(game, count, threads, **options), variant)
     if game == CATCH:
         return gym.make_vec(games()[game], num_envs=count)
     defaults = {
@@ -87,6 +94,8 @@ def channels_last(observation: np.ndarray) -> np.ndarray:
 class Screen:
     """What a game looks like to a person: the same game, step by step, in colour.
 
+    Of a variant it is the game that it is made of.
+
     Args:
       game: its name. seed: that of the player's environment.
     """
@@ -98,7 +107,7 @@ class Screen:
             "img_width": 160,
             "stack_num": 1,
         }
-        self._environment = make(game, 1, threads=1, **options)
+        self._environment = make(_parts(game)[0], 1, threads=1, **options)
         self._observation, _ = self._environment.reset(seed=seed)
 
     def step(self, actions: np.ndarray) -> np.ndarray:
@@ -110,6 +119,97 @@ class Screen:
         """The screen of now: uint8 [height, width, 3]."""
         newest = self._observation[0, -1]
         return newest if newest.ndim == 3 else np.repeat(newest[..., None], 3, 2)
+
+
+# Variants: functions from screens uint8 [n, 84, 84] and the grey level of their
+# background to other such screens.
+
+NOISE = 25.0  # deviation of the pattern of the noisy variant, in grey levels
+ZOOM = 63  # pixels of a side, of 84, that the zoomed variant shrinks the screen to
+ZOOM_AT = 14, 7  # its upper left corner
+
+
+def _noisy(screens, background):
+    """A pattern of Gaussian noise is added, the same to every screen."""
+    return np.clip(screens + _noise(), 0, 255).astype(np.uint8)
+
+
+@functools.cache
+def _noise():
+    pattern = np.random.default_rng(0).normal(0, NOISE, (SCREEN, SCREEN))
+    return pattern.astype(np.int16)
+
+
+def _zoom(screens, background):
+    """Shrunk and moved, on more of its background."""
+    smaller = _shrinking() @ screens @ _shrinking().T
+    zoomed = np.full_like(screens, background)
+    top, left = ZOOM_AT
+    zoomed[:, top : top + ZOOM, left : left + ZOOM] = np.rint(smaller)
+    return zoomed
+
+
+@functools.cache
+def _shrinking():
+    """float32 [ZOOM, 84]: how much of each pixel of a side falls into each of a smaller one."""
+    edges = np.arange(ZOOM + 1) * SCREEN / ZOOM
+    pixels = np.arange(SCREEN)
+    ends = np.minimum(edges[1:, None], pixels + 1)
+    covered = np.clip(ends - np.maximum(edges[:-1, None], pixels), 0, None)
+    return (covered * ZOOM / SCREEN).astype(np.float32)
+
+
+VARIANTS = {
+    "noisy": _noisy,
+    "black": lambda screens, level: np.where(screens == level, np.uint8(0), screens),
+    "white": lambda screens, level: np.where(screens == level, np.uint8(255), screens),
+    "zoom": _zoom,
+    "hflip": lambda screens, level: screens[:, :, ::-1],
+    "vflip": lambda screens, level: screens[:, ::-1],
+    "vhflip": lambda screens, level: screens[:, ::-1, ::-1],
+    "inverted": lambda screens, level: 255 - screens,
+}
+
+
+def _parts(game):
+    """("pong", "noisy") of "pong_noisy"; ("pong", None) of "pong"."""
+    name, _, variant = game.rpartition("_")
+    return (name, variant) if variant in VARIANTS else (game, None)
+
+
+class Variant(gym.vector.VectorWrapper):
+    """A game whose screens are others, made of its own as they come.
+
+    Args:
+      env: the game. variant: one of VARIANTS.
+    """
+
+    def __init__(self, env: gym.vector.VectorEnv, variant: str) -> None:
+        super().__init__(env)
+        self._change = VARIANTS[variant]
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = self.env.reset(seed=seed, options=options)
+        # What most of the first screen shows is the background.
+        self._background = np.bincount(observation[0, -1].ravel()).argmax()
+        self._shown = self._changed(observation)
+        return self._shown, info
+
+    def step(self, actions):
+        observation, rewards, over, cut, info = self.env.step(actions)
+        ended = over | cut
+        shown = np.empty_like(self._shown)
+        shown[:, :-1] = self._shown[:, 1:]  # all but the newest have been changed before
+        shown[:, -1] = self._change(observation[:, -1], self._background)
+        if ended.any():
+            shown[ended] = self._changed(observation[ended])
+        self._shown = shown
+        return shown, rewards, over, cut, info
+
+    def _changed(self, observation):
+        screens = observation.reshape(-1, SCREEN, SCREEN)
+        changed = self._change(screens, self._background)
+        return np.ascontiguousarray(changed).reshape(observation.shape)
 
 
 class Catch(gym.vector.VectorEnv):

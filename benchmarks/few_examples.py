@@ -3,11 +3,12 @@
     python benchmarks/few_examples.py --out_dir=logs/few_examples --figure=figures/few_examples.png
 
 Held-out accuracy of second tasks with 10 to 5,000 training images, under PathNet and what
-it is compared with, with presets/normalized.flags. A task ends when its few images are
-learned, or after 60 generations. Started again, it goes on where it was stopped. Prints a
-Markdown table.
+it is compared with, with presets/normalized.flags, in which what is frozen counts half,
+and with all of it. A task ends when its few images are learned, or after 60 generations.
+Started again, it goes on where it was stopped. Prints a Markdown table.
 """
 
+import itertools
 from functools import partial
 from pathlib import Path
 
@@ -40,16 +41,28 @@ CONTROLS = "scratch", "pathnet", "finetune", "random_frozen", "no_selection"
 GENERATIONS = 60
 
 
-def run(tasks: str, size: int) -> Run:
-    """The run of a pair of tasks, the second one with so many images."""
+def run(tasks: str, size: int, in_full: bool) -> Run:
+    """The run of a pair of tasks, the second one with so many images.
+
+    Under all controls with the preset; under PathNet alone if what is frozen counts in
+    full.
+    """
     given = (
         f"--flagfile={ROOT / 'presets' / 'normalized.flags'}",
         f"--tasks={tasks}",
         f"--train_images=all,{size}",
         f"--max_steps={GENERATIONS}",
     )
-    file = Path(FLAGS.out_dir) / f"{tasks}_images{size}.jsonl"
-    return Run(file, given, SEEDS[0], len(SEEDS), CONTROLS)
+    name = f"{tasks}_images{size}"
+    controls = CONTROLS
+    if in_full:
+        given, name, controls = (
+            (*given, "--frozen_share=1"),
+            f"{name}_full",
+            ("pathnet",),
+        )
+    file = Path(FLAGS.out_dir) / f"{name}.jsonl"
+    return Run(file, given, SEEDS[0], len(SEEDS), controls)
 
 
 def accuracies(results: list[dict], control: str) -> np.ndarray:
@@ -64,18 +77,31 @@ def accuracies(results: list[dict], control: str) -> np.ndarray:
 def print_table(learned: dict) -> None:
     """Prints a row for each pair and size, and what PathNet gains on scratch."""
     heads = "".join(f" `{control}` |" for control in CONTROLS)
-    print(f"| first, second | images |{heads} `pathnet` - `scratch` [95 %] |")
-    print("| --- " * (3 + len(CONTROLS)) + "|")
-    for (tasks, size), results in learned.items():
-        of_control = {c: accuracies(results, c) for c in CONTROLS}
+    print(
+        f"| first, second | images |{heads} `pathnet` - `scratch` [95 %] | `pathnet`, "
+        "`--frozen_share=1` | less `scratch` [95 %] |"
+    )
+    print("| --- " * (5 + len(CONTROLS)) + "|")
+    for tasks, size in itertools.product(PAIRS, SIZES):
+        of_control = {c: accuracies(learned[tasks, size, False], c) for c in CONTROLS}
+        in_full = accuracies(learned[tasks, size, True], "pathnet")
+        scratch = of_control["scratch"]
         cells = [
-            "{:.1f} ± {:.1f}".format(*tables.mean_and_error(v))
-            for v in of_control.values()
+            *map(_mean, of_control.values()),
+            _gain(of_control["pathnet"] - scratch),
+            _mean(in_full),
+            _gain(in_full - scratch),
         ]
-        gain = of_control["pathnet"] - of_control["scratch"]
-        mean, margin = gain.mean(), _margin(gain)
-        cells.append(f"{mean:+.1f} [{mean - margin:+.1f}, {mean + margin:+.1f}]")
         print(f"| {tasks.replace(',', ', ')} | {size:,} | {' | '.join(cells)} |")
+
+
+def _mean(values):
+    return "{:.1f} ± {:.1f}".format(*tables.mean_and_error(values))
+
+
+def _gain(values):
+    mean, margin = values.mean(), _margin(values)
+    return f"{mean:+.1f} [{mean - margin:+.1f}, {mean + margin:+.1f}]"
 
 
 def _margin(values):
@@ -90,7 +116,7 @@ def draw(filename: str, learned: dict) -> None:
     grid = figure.subplots(2, 3, sharex=True).ravel()
     for axes, tasks in zip(grid, PAIRS):
         for control, colour in zip(CONTROLS, (MUTED, *TASK_COLOURS)):
-            values = [accuracies(learned[tasks, size], control) for size in SIZES]
+            values = [accuracies(learned[tasks, n, False], control) for n in SIZES]
             mean = np.mean(values, axis=1)
             margin = np.array([_margin(v) for v in values])
             axes.fill_between(
@@ -118,7 +144,7 @@ def draw(filename: str, learned: dict) -> None:
 
 
 def main():
-    settings = [(tasks, size) for tasks in PAIRS for size in SIZES]
+    settings = list(itertools.product(PAIRS, SIZES, (False, True)))
     learned = dict(zip(settings, repeats.learn(run(*one) for one in settings)))
     print_table(learned)
     if FLAGS.figure is not None:
