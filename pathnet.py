@@ -274,6 +274,23 @@ def freeze(fixed_path: np.ndarray, geopath: np.ndarray) -> np.ndarray:
     return np.maximum(fixed_path, geopath)
 
 
+def random_modules(
+    rng: np.random.Generator, fixed_path: np.ndarray, geopath: np.ndarray
+) -> np.ndarray:
+    """Draws as many modules of each layer as a path has, none of them frozen.
+
+    Args:
+      fixed_path: binary [L, M], the modules frozen so far. geopath: binary [L, M].
+
+    Returns:
+      Binary float32 [L, M]. Where too few are left, frozen ones are drawn as well.
+    """
+    # Ranks of random numbers, those of modules that are frozen already behind.
+    order = np.argsort(rng.random(fixed_path.shape) + fixed_path, axis=1)
+    ranks = np.argsort(order, axis=1)
+    return (ranks < geopath.sum(1, keepdims=True)).astype(np.float32)
+
+
 # --------------------------------------------------------------------------------------
 # Modules
 #

@@ -81,8 +81,11 @@ def find(folder: str) -> str:
     return folder
 
 
-def load(folder: str) -> tuple[About, Arrays] | None:
+def load(folder: str, flag: str = "checkpoint_dir") -> tuple[About, Arrays] | None:
     """Reads the newest sound checkpoint in a folder.
+
+    Args:
+      folder: that of the checkpoints. flag: by which it was named.
 
     Returns:
       (About, arrays), the arrays by the names of `parameter_servers.Shared.state` and
@@ -94,15 +97,62 @@ def load(folder: str) -> tuple[About, Arrays] | None:
       OSError: a file cannot be read.
     """
     if os.path.lexists(folder) and not os.path.isdir(folder):
-        raise UserError(f"flag --checkpoint_dir={folder}: is no folder; name another")
+        raise UserError(f"flag --{flag}={folder}: is no folder; name another")
     loaded = checkpoint.load(folder)
     if loaded is None:
         return None
     facts, arrays = loaded
-    with _refusing(f"flag --checkpoint_dir={folder}: no checkpoints of Atari"):
+    with _refusing(f"flag --{flag}={folder}: no checkpoints of Atari"):
         about = _about(facts)
         _check_arrays(arrays, about)
     return about, arrays
+
+
+def learned(folder: str, run: About) -> tuple[About, Arrays]:
+    """Reads what the first tasks of a run have been learned to by another one.
+
+    Args:
+      folder: that of the other run's checkpoints, of --load_dir.
+      run: of this run.
+
+    Raises:
+      UserError: there is no checkpoint, its tasks are not over, they are not the first of
+        this run, or its network is another one.
+      OSError: a file cannot be read.
+    """
+    loaded = load(folder, "load_dir")
+    if loaded is None:
+        raise UserError(f"flag --load_dir={folder}: no checkpoint there")
+    about, _ = loaded
+    if not about.is_finished:
+        raise UserError(
+            f"flag --load_dir={folder}: its task {len(about.outcomes) + 1}, "
+            f"{about.games[len(about.outcomes)]}, is not over; let that run end first"
+        )
+    held = len(about.games)
+    if run.games[:held] != about.games or len(run.games) == held:
+        raise UserError(
+            f"flag --load_dir={folder}: has learned {','.join(about.games)}; --games must "
+            "begin with that, and name a game more"
+        )
+    for name in GRID_FIELDS:
+        theirs, ours = getattr(about.grid, name), getattr(run.grid, name)
+        if theirs != (ours[:held] if name == "actions" else ours):
+            raise UserError(
+                f"flag --load_dir={folder}: made with {_as_flag(name, theirs)}, and this "
+                f"run has {_as_text(ours)}; give the same"
+            )
+    return loaded
+
+
+def parameter_names(grid: ConvGrid) -> list[str]:
+    """Names of the arrays of all modules and of every task's own parameters."""
+    names = []
+    for layer in range(1, grid.L + 1):
+        names += [f"layer{layer}/kernel", f"layer{layer}/bias"]
+    for task in range(len(grid.actions)):
+        names += [f"task{task + 1}/{name}" for name in grid.head_shapes(task)]
+    return names
 
 
 def array_types(grid: ConvGrid, actors: int) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -282,7 +332,7 @@ def _check_games(about: About) -> None:
     fits = len(about.grid.actions) == len(about.games)
     require(fits, "grid.actions are those of other games")
     for game, actions in zip(about.games, about.grid.actions):
-        require(game in environments.games(), f"no game is called {game!a}")
+        require(environments.exists(game), f"no game is called {game!a}")
         fits = environments.actions(game) == actions
         require(fits, f"{game} has not {actions} actions")
 

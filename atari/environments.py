@@ -36,9 +36,14 @@ def games() -> dict[str, str]:
     return atari | {CATCH: "Catch-v0"}
 
 
+def exists(game: str) -> bool:
+    """Whether a game, or a variant of one, has this name."""
+    return _parts(game)[0] in games()
+
+
 def check(game: str) -> None:
     """Raises UserError, with names that are alike, if there is no such game."""
-    if _parts(game)[0] not in games():
+    if not exists(game):
         variants = [f"{known}_{name}" for known in games() for name in VARIANTS]
         alike = difflib.get_close_matches(game, [*games(), *variants])
         hint = f"did you mean {' or '.join(alike)}?" if alike else "try pong"
@@ -199,7 +204,9 @@ class Variant(gym.vector.VectorWrapper):
         observation, rewards, over, cut, info = self.env.step(actions)
         ended = over | cut
         shown = np.empty_like(self._shown)
-        shown[:, :-1] = self._shown[:, 1:]  # all but the newest have been changed before
+        shown[:, :-1] = self._shown[
+            :, 1:
+        ]  # all but the newest have been changed before
         shown[:, -1] = self._change(observation[:, -1], self._background)
         if ended.any():
             shown[ended] = self._changed(observation[ended])

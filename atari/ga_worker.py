@@ -26,6 +26,9 @@ from common import checkpoint, folders
 from common import tf1 as tf
 from common.commandline import UserError, say
 
+# Tells what draws frozen modules at random from what draws in a look.
+FROZEN = 1
+
 
 class GaWorker:
     """What the GA worker remembers from one look to the next, and how it acts.
@@ -186,6 +189,7 @@ class GaWorker:
             self._grid.M,
             task_is_over=self._curve.has_reached(self._plan.stop_score)
             or state.steps >= self._max_time_step,
+            selects=self._plan.control != "no_selection",
         )
         return self._look
 
@@ -243,10 +247,18 @@ class GaWorker:
         """The arguments of GaGraph.switch: as in the paper, or of a control."""
         state, control = self._state, self._plan.control
         nothing, everything = np.zeros_like(geopath), np.ones_like(geopath)
-        frozen = geopath if control == "pathnet" else nothing
-        kept = pathnet.freeze(state.fixed_paths.max(0), frozen)
+        fixed_path = state.fixed_paths.max(0)
+        frozen = geopath
+        if control in ("scratch", "finetune"):
+            frozen = nothing
+        elif control == "random_frozen":
+            rng = self._rng(state.task, 0, 0, FROZEN)
+            frozen = pathnet.random_modules(rng, fixed_path, geopath)
+        kept = pathnet.freeze(fixed_path, frozen)
         paths = self._random_paths(state.task + 1)
-        if control == "finetune":
+        if control == "random_frozen":
+            kept = nothing  # untrained
+        elif control == "finetune":
             kept = everything
             paths = np.repeat(state.paths[best : best + 1], self._role.actors, 0)
         return {
@@ -282,7 +294,9 @@ class GaWorker:
         self.graph.clear(session)
         self.graph.set_ready(session, False)
         loaded = self._load()
-        if loaded is None:
+        if loaded is None and self._plan.load_dir is not None:
+            self._begin_after_learned(session)
+        elif loaded is None:
             paths = self._random_paths(0)
             self.graph.initialize(session, (self._plan.seed, 0), paths)
             self._begin_task([], Curve(self._max_time_step))
@@ -297,6 +311,35 @@ class GaWorker:
             )
             say(f"resuming from a checkpoint: {where}")
         self.graph.set_ready(session, True)
+
+    def _begin_after_learned(self, session):
+        """Begins the first task after those of another run, as if they were of this one.
+
+        Raises:
+          UserError: that run has other settings, or is not over.
+        """
+        folder = self._plan.load_dir
+        about, arrays = checkpoints.learned(folder, self._about())
+        learned = len(about.games)
+        path = np.array(about.outcomes[-1]["path"])
+        paths = np.repeat(path[None], self._role.actors, 0)
+        self.graph.initialize(session, (self._plan.seed, 0), paths)
+        # As it was when the last of those tasks ended, but for modules that had no part
+        # in its best path: these are new already, and stay so under every control.
+        fixed_paths = np.zeros_like(self.graph.read(session).fixed_paths)
+        fixed_paths[: learned - 1] = arrays["fixed_paths"][: learned - 1]
+        names = checkpoints.parameter_names(about.grid)
+        self.graph.assign(
+            session,
+            task=learned - 1,
+            fixed_paths=fixed_paths,
+            **{name: arrays[name] for name in names},
+        )
+        self._state = self.graph.read(session)
+        geopath = pathnet.to_geopath(path, self._grid.M)
+        self.graph.switch(session, **self._next_task(0, geopath))
+        self._begin_task(list(about.outcomes), Curve(self._max_time_step))
+        say(f"on top of what was learned in {folder}: {', '.join(about.games)}")
 
     def _remembers(self, task):
         """Whether this process remembers how the tasks before this one went.

@@ -86,6 +86,8 @@ def run(plan: settings.Launch) -> None:
     if plan.checkpoint_dir and (line := _nothing_to_do(plan, actors)):
         print(line)
         return
+    if plan.load_dir:
+        checkpoints.learned(plan.load_dir, _about(plan, actors))  # refuses other runs'
     processes = processes_of(actors, per_process)
     with machine.reserved_ports(plan.first_port, servers + processes + 1):
         folder, line = _launch(plan, servers, actors, per_process)
@@ -148,10 +150,15 @@ def _nothing_to_do(plan, actors):
     if loaded is None:
         return None
     about, _ = loaded
-    flags = plan.flags | {"worker_hosts_num": actors}  # as its processes have it
-    now = checkpoints.About(plan.grid, plan.games, actors, flags, [])
+    now = _about(plan, actors)
     checkpoints.check_same_settings(about, now, plan.decisive, plan.checkpoint_dir)
     return checkpoints.nothing_to_do(about, plan.checkpoint_dir)
+
+
+def _about(plan, actors):
+    """What a checkpoint of a cluster with so many actors says of it."""
+    flags = plan.flags | {"worker_hosts_num": actors}  # as its processes have it
+    return checkpoints.About(plan.grid, plan.games, actors, flags, [])
 
 
 def run_processes(

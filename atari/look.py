@@ -28,6 +28,7 @@ class Look:
       paths: int [actors, L, N]. scores: float [actors], or UNSET.
       B: number of actors to draw. M: number of modules in a layer.
       task_is_over: whether the task has had its steps, or reached its score.
+      selects: whether the best of those drawn wins, or one that is drawn as well.
 
     Attributes:
       task_is_over: as given: there is nothing left to do but to freeze the best path.
@@ -42,11 +43,12 @@ class Look:
         B: int,
         M: int,
         task_is_over: bool = False,
+        selects: bool = True,
     ) -> None:
         self.task_is_over = task_is_over
         self.drawn = None
         self._rng, self._paths, self._scores = rng, paths, scores
-        self._B, self._M = B, M
+        self._B, self._M, self._selects = B, M, selects
 
     def draw(self) -> np.ndarray:
         """B different actors: int [B]."""
@@ -73,9 +75,11 @@ class Look:
             raise RuntimeError(
                 "overwrite_losers(drawn) compares scores: ask all_have_played(drawn) first"
             )
-        paths = self._paths.copy()
+        paths, fitness = self._paths.copy(), self._scores[drawn]
+        if not self._selects:
+            fitness = self._rng.random(len(drawn))
         paths[drawn], winner = pathnet.overwrite_losers(
-            self._rng, paths[drawn], self._scores[drawn], self._M, **mutation
+            self._rng, paths[drawn], fitness, self._M, **mutation
         )
         return NewPaths(paths, np.delete(drawn, winner))
 

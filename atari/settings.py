@@ -35,8 +35,11 @@ class GaWorker:
       tournament_seconds, checkpoint_seconds: between two looks, and two checkpoints.
       stop_score: score that ends a task, or None.
       control: "pathnet"; "scratch": nothing is frozen, every task starts on new
-        parameters; "finetune": the best path of the first task is trained on, alone.
+        parameters; "finetune": the best path of the first task is trained on, alone;
+        "random_frozen": what is frozen is drawn, and untrained; "no_selection": the winner
+        of a tournament is drawn.
       folder: of the run. checkpoint_dir: of the checkpoints.
+      load_dir: of the checkpoints of a run that has learned the first tasks, or None.
       flags: {name: value} of all flags, for results and checkpoints.
       decisive: {name: default} of the flags that decide what is learned.
       threads: of its server.
@@ -54,6 +57,7 @@ class GaWorker:
     flags: dict
     decisive: dict
     threads: int = 1
+    load_dir: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Launch:
         threads of a process of actors; None to choose.
       first_port: of the cluster. isolate: whether it gets a network namespace.
       checkpoint_dir: folder of checkpoints to go on from, or None for one of its own.
+      load_dir: as of GaWorker.
       grid: what is built.
       flags, decisive: as of GaWorker.
     """
@@ -104,6 +109,7 @@ class Launch:
     first_port: int
     isolate: bool
     checkpoint_dir: str | None
+    load_dir: str | None
     grid: a3c.ConvGrid
     flags: dict
     decisive: dict
@@ -225,6 +231,7 @@ def ga_worker(actors: int) -> GaWorker:
         flags=commandline.flag_values(),
         decisive=_decisive(),
         threads=threads(actors),
+        load_dir=_load_dir(),
     )
 
 
@@ -269,6 +276,7 @@ def launch() -> Launch:
         first_port=FLAGS.st_port_num,
         isolate=FLAGS.isolate,
         checkpoint_dir=_checkpoint_dir(),
+        load_dir=_load_dir(),
         grid=grid(),
         flags=commandline.flag_values(),
         decisive=_decisive(),
@@ -297,6 +305,11 @@ def play() -> Play | None:
 def _checkpoint_dir():
     """The folder of checkpoints that --checkpoint_dir means; None if it is not given."""
     return checkpoints.find(FLAGS.checkpoint_dir) if FLAGS.checkpoint_dir else None
+
+
+def _load_dir():
+    """The folder of checkpoints that --load_dir means; None if it is not given."""
+    return checkpoints.find(FLAGS.load_dir) if FLAGS.load_dir else None
 
 
 def _decisive():
@@ -399,8 +412,10 @@ def _define_tournament():
     flags.DEFINE_enum(
         "control",
         "pathnet",
-        ["pathnet", "scratch", "finetune"],
-        "What later tasks start with: frozen modules, nothing, or all of the best path.",
+        ["pathnet", "scratch", "finetune", "random_frozen", "no_selection"],
+        "What later tasks start with: frozen modules, nothing, all of the best path, or "
+        "frozen modules that are drawn and untrained; no_selection draws the winners of "
+        "tournaments.",
     )
 
 
@@ -496,6 +511,12 @@ def _define_files():
         None,
         "Folder of checkpoints, or of the run that has them, to resume from and to save "
         "to; if none is given, checkpoints in the folder of the run.",
+    )
+    flags.DEFINE_string(
+        "load_dir",
+        None,
+        "Folder of checkpoints, or of the run that has them, of a run that has learned "
+        "the first of --games; they are not learned again.",
     )
     flags.DEFINE_float("checkpoint_seconds", 30, "Seconds between two checkpoints.")
 

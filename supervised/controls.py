@@ -106,11 +106,8 @@ class RandomFrozen(PathNet):
         self, seed: int, fixed_path: np.ndarray, geopaths: list[np.ndarray]
     ) -> np.ndarray:
         rng = random_stream(seed, FROZEN, len(geopaths))
-        # Ranks of random numbers, those of modules that are frozen already behind.
-        order = np.argsort(rng.random(fixed_path.shape) + fixed_path, axis=1)
-        ranks = np.argsort(order, axis=1)
-        drawn = ranks < geopaths[-1].sum(1, keepdims=True)
-        return pathnet.freeze(fixed_path, drawn.astype(np.float32))
+        drawn = pathnet.random_modules(rng, fixed_path, geopaths[-1])
+        return pathnet.freeze(fixed_path, drawn)
 
 
 class Scratch(PathNet):

@@ -19,7 +19,13 @@ PLACES = {
     "worker_hosts",
     "st_port_num",
 }
-PLACES |= {"checkpoint_dir", "isolate", "checkpoint_seconds", "actors_per_process"}
+PLACES |= {
+    "checkpoint_dir",
+    "isolate",
+    "checkpoint_seconds",
+    "actors_per_process",
+    "load_dir",
+}
 PLACES |= {"play", "play_task", "play_episodes", "play_gif"}
 NETWORKS = {"L", "M", "N", "kernel_num", "stride_size", "use_lstm"}
 

@@ -346,3 +346,64 @@ def test_results_files_are_searched_for_outcomes(tmp_path):
 def test_results_that_are_no_file_hold_nothing(tmp_path):
     os.mkfifo(tmp_path / "results.jsonl")
     assert not checkpoints.is_recorded(str(tmp_path), OUTCOMES)
+
+
+# ---- What another run has learned ----
+
+
+def finished(folder, **changes):
+    """Checkpoints of a finished run of one task, and the run that is to go on from it."""
+    grid = replace(GRID, actions=(3,))
+    arrays = {
+        name: np.full(shape, 1, dtype)
+        for name, (dtype, shape) in checkpoints.array_types(grid, ACTORS).items()
+    }
+    arrays |= {"curve": np.ones([2, BINS]), "recent": np.array([0.5, -1])}
+    one = about(grid=grid, games=("catch",))
+    checkpoint.save(folder, 1, one.to_json(), arrays)
+    return about(outcomes=[], **changes)
+
+
+def test_what_another_run_has_learned_is_read(tmp_path):
+    run = finished(tmp_path)
+    read, arrays = checkpoints.learned(str(tmp_path), run)
+    assert read.games == ("catch",) and read.is_finished
+    names = checkpoints.parameter_names(read.grid)
+    assert "layer2/bias" in names and "task1/value/kernel" in names
+    assert set(names) < set(arrays)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        (
+            {"games": ("pong", "catch")},
+            "has learned catch; --games must begin with that",
+        ),
+        ({"games": ("catch",)}, "has learned catch; --games must begin with that"),
+        ({"grid": replace(GRID, M=4)}, "made with --M=3, and this run has 4; give the"),
+        (
+            {"grid": replace(GRID, actions=(6, 3))},
+            "made with --actions=3, and this run has 6,3; give the same",
+        ),
+    ],
+)
+def test_what_another_run_has_learned_must_fit(tmp_path, changes, fault):
+    run = finished(tmp_path, **changes)
+    with pytest.raises(UserError) as refused:
+        checkpoints.learned(str(tmp_path), run)
+    assert str(refused.value).startswith(f"flag --load_dir={tmp_path}: {fault}")
+
+
+def test_another_run_must_be_over_and_there(tmp_path):
+    checkpoint.save(tmp_path / "on", 1, *facts_and_arrays())
+    for name, fault in {
+        "on": "its task 2, catch, is not over; let that run end first",
+        "none": "no checkpoint there",
+    }.items():
+        with pytest.raises(UserError) as refused:
+            checkpoints.learned(str(tmp_path / name), about(outcomes=[]))
+        assert str(refused.value) == f"flag --load_dir={tmp_path / name}: {fault}"
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="flag --load_dir=.*file: is no folder"):
+        checkpoints.learned(str(tmp_path / "file"), about())

@@ -192,3 +192,73 @@ def test_known_games():
     for game in ("pong", "breakout", "space_invaders", CATCH):
         environments.check(game)
     assert len(environments.games()) > 100
+
+
+# ---- Variants ----
+
+
+def played(game, seed=0, steps=40):
+    """Observations, rewards and ends of random steps."""
+    environment = environments.make(game, 3, threads=1)
+    observation, _ = environment.reset(seed=seed)
+    rng, seen = np.random.default_rng(0), [(observation.copy(), None, None)]
+    count = environments.actions(game)
+    for _ in range(steps):
+        observation, rewards, over, _, _ = environment.step(rng.integers(count, size=3))
+        seen.append((observation.copy(), rewards, over))
+    environment.close()
+    return seen
+
+
+@pytest.mark.parametrize("variant", environments.VARIANTS)
+@pytest.mark.parametrize("game", ["pong", CATCH])
+def test_a_variant_is_the_same_game_with_other_screens(game, variant):
+    """Each of the four screens is what the variant makes of that of the game."""
+    plain, other = played(game), played(f"{game}_{variant}")
+    background = np.bincount(plain[0][0][0, -1].ravel()).argmax()
+    for (screens, *rest), (changed, *same) in zip(plain, other):
+        assert changed.shape == screens.shape and changed.dtype == np.uint8
+        for mine, theirs in zip(rest, same):
+            np.testing.assert_array_equal(mine, theirs)
+        flat = screens.reshape(-1, SCREEN, SCREEN)
+        expected = environments.VARIANTS[variant](flat, background)
+        np.testing.assert_array_equal(changed, expected.reshape(screens.shape))
+        assert not np.array_equal(changed, screens)
+    assert environments.actions(f"{game}_{variant}") == environments.actions(game)
+
+
+def test_what_each_variant_does_to_a_screen():
+    screen = np.full((1, SCREEN, SCREEN), 90, np.uint8)
+    screen[0, 3, 5] = 230
+    changed = {name: f(screen, 90)[0] for name, f in environments.VARIANTS.items()}
+    assert changed["hflip"][3, -6] == changed["vflip"][-4, 5] == 230
+    assert changed["vhflip"][-4, -6] == 230
+    assert changed["inverted"][3, 5] == 25 and changed["inverted"][0, 0] == 165
+    for name, level in (("black", 0), ("white", 255)):
+        assert (
+            changed[name][3, 5] == 230 and (changed[name] == level).sum() == 84**2 - 1
+        )
+    noise = changed["noisy"].astype(int) - screen[0]
+    assert abs(noise.mean()) < 1 and 20 < noise.std() < 30
+    top, left = environments.ZOOM_AT
+    bright = changed["zoom"].astype(int) - 90
+    rows, columns = np.nonzero(bright)
+    assert set(rows) <= {top + 2, top + 3} and set(columns) <= {left + 3, left + 4}
+    # What it adds to the screen is less by as much as the screen is smaller.
+    assert abs(bright.sum() - 140 * 0.75**2) <= 2
+
+
+def test_a_new_episode_of_a_variant_shows_nothing_of_the_last_one():
+    environment = environments.make(f"{CATCH}_vflip", 2, threads=1)
+    environment.reset(seed=0)
+    for _ in range(FALL):
+        observation, _, over, _, _ = environment.step(np.array([STAY, STAY]))
+    assert over.all()
+    assert (observation == observation[:, :1]).all()
+
+
+@pytest.mark.parametrize("game", ["pong_blakc", "pnog_black"])
+def test_an_unknown_variant_is_answered_with_one_that_is_alike(game):
+    with pytest.raises(UserError, match="did you mean pong_black"):
+        environments.check(game)
+    assert environments.exists("pong_black") and not environments.exists(game)

@@ -3,7 +3,6 @@
 import json
 import types
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -463,30 +462,111 @@ def test_a_checkpoint_of_something_else_is_refused(world):
         world.start()
 
 
-def test_what_the_control_runs_hand_on(world):
-    """scratch freezes nothing; finetune keeps all, on the best path alone."""
-    for control, frozen in (("scratch", False), ("finetune", False), ("pathnet", True)):
-        world.lose()
-        folder = world.folder / control
-        Path(folder).mkdir()
-        worker, session = world.start(
-            control=control, folder=str(folder), checkpoint_dir=str(folder / "saved")
-        )
-        before = world.values()
-        finish_task(world, worker, session, 0, best=1)
-        after = world.values()
-        assert after["fixed_paths"].any() == frozen
-        same = (after["layer1/kernel"] == before["layer1/kernel"]).all((1, 2, 3, 4))
-        best = pathnet.to_geopath(before["paths"][1], 4)[0].astype(bool)
-        expected = {"scratch": [False] * 4, "finetune": [True] * 4, "pathnet": best}
-        assert np.array_equal(same, expected[control])
-        on_best = (after["paths"] == before["paths"][1]).all()
-        assert on_best == (control == "finetune")
-        if control == "finetune":
-            world.play([1, 5, 3], task=1)
-            look(worker, session)
-            assert np.array_equal(world.values()["paths"], after["paths"])
-        worker.close()
+CONTROLS = "scratch", "finetune", "pathnet", "random_frozen", "no_selection"
+
+
+def modules_alike(before, after):
+    """Of layer 1: bool [M], whose parameters are the same."""
+    return (after["layer1/kernel"] == before["layer1/kernel"]).all((1, 2, 3, 4))
+
+
+def expect_handed_on(control, best, before, after):
+    """What a task's best path, int [L, N], has become in the next one."""
+    geopath = pathnet.to_geopath(best, 4)
+    frozen = after["fixed_paths"][0]
+    if control in ("scratch", "finetune"):
+        assert not frozen.any()
+    elif control == "random_frozen":
+        assert np.array_equal(frozen.sum(1), geopath.sum(1))
+    else:
+        assert np.array_equal(frozen, geopath)
+    same = modules_alike(before, after)
+    if control == "finetune":
+        assert same[geopath[0] > 0].all()
+    elif control in ("scratch", "random_frozen"):
+        assert not same.any()
+    else:
+        assert np.array_equal(same, geopath[0] > 0)
+    assert (after["paths"] == best).all() == (control == "finetune")
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_what_the_controls_hand_on(world, control):
+    """scratch freezes nothing; finetune keeps all, on the best path alone; ..."""
+    worker, session = world.start(control=control)
+    before = world.values()
+    finish_task(world, worker, session, 0, best=1)
+    after = world.values()
+    expect_handed_on(control, before["paths"][1], before, after)
+    if control == "finetune":
+        assert modules_alike(before, after).all()
+        world.play([1, 5, 3], task=1)
+        look(worker, session)
+        assert np.array_equal(world.values()["paths"], after["paths"])
+    worker.close()
+
+
+def learned_by_another(world, folder):
+    """A finished run of one task: (its best path, its arrays)."""
+    worker, session = world.start(checkpoint_dir=str(folder / "both"))
+    best = world.values()["paths"][2]
+    finish_task(world, worker, session, 0, best=2)
+    worker.close()
+    facts, arrays = checkpoint.load(str(folder / "both"))
+    for name in "games", "outcomes":
+        facts[name] = facts[name][:1]
+    facts["grid"]["actions"] = facts["grid"]["actions"][:1]
+    arrays = {n: v for n, v in arrays.items() if not n.startswith("task2")}
+    arrays["fixed_paths"] = arrays["fixed_paths"][:1]
+    checkpoint.save(str(folder / "one"), 1, facts, arrays)
+    return best, arrays
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_run_begins_after_what_another_has_learned(world, tmp_path, control):
+    """With the same as if it had learned the first task itself, under every control."""
+    best, before = learned_by_another(world, tmp_path)
+    world.lose()
+    another_seed = {"seed": 2, "flags": flags(world.folder, seed=2)}
+    worker, session = world.start(
+        control=control, load_dir=str(tmp_path / "one"), **another_seed
+    )
+    after = world.values()
+    assert after["task"] == 1 and after["ready"] and after["steps"] == 0
+    assert np.array_equal(after["task1/policy/kernel"], before["task1/policy/kernel"])
+    expect_handed_on(control, best, before, after)
+    assert finish_task(world, worker, session, 1, best=0)
+    line = worker.finish()
+    assert line.startswith("CATCH_CATCH,TASK1:1000,TASK2:") and line.endswith("Done")
+    worker.close()
+    (result,) = results.read([world.folder / "results.jsonl"])
+    assert [task["name"] for task in result["tasks"]] == ["catch", "catch"]
+    assert result["tasks"][0]["path"] == best.tolist()
+
+
+def test_what_another_run_has_learned_is_not_needed_to_go_on(world, tmp_path):
+    learned_by_another(world, tmp_path)
+    world.lose()
+    worker, session = world.start(load_dir=str(tmp_path / "one"))
+    worker.save(session)
+    worker.close()
+    world.lose()
+    worker, _ = world.start(load_dir=str(tmp_path / "moved away"))
+    assert world.values()["task"] == 1
+    worker.close()
+
+
+def test_without_selection_the_winner_is_drawn(world):
+    """Of many tournaments the best of three wins about a third."""
+    worker, session = world.start(control="no_selection")
+    wins = 0
+    for _ in range(60):
+        versions = world.values()["versions"]
+        world.play([1, 5, 3], steps=10)
+        look(worker, session)
+        wins += world.values()["versions"][1] == versions[1]
+    assert 8 < wins < 35
+    worker.close()
 
 
 @pytest.mark.parametrize(
