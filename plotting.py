@@ -24,7 +24,7 @@ from absl import flags
 from atari import settings as atari_settings
 from common import results as results_files
 from common import shell
-from reports import plots, tables, tensorboard
+from reports import plots, tables, tensorboard, transfer
 from supervised import settings as supervised_settings
 
 # By the flag that names the file: what draws it, and what it shows.
@@ -55,6 +55,10 @@ PICTURES = {
         "how well each task is remembered after the later ones, also printed",
     ),
     "scores": (plots.plot_scores, "scores of Atari games over agent steps"),
+    "transfer": (
+        transfer.plot_transfer,
+        "what second Atari games gain under each control, as a matrix",
+    ),
 }
 
 
@@ -172,7 +176,8 @@ def show(filenames: Sequence[str], options: Options) -> None:
     _print_control_tables(over_controls, options)
     _print_continual_tables(over_controls)
     for name, filename in options.pictures.items():
-        _draw_picture(name, filename, over_controls if name == "controls" else settings)
+        is_of_controls = name in ("controls", "transfer")
+        _draw_picture(name, filename, over_controls if is_of_controls else settings)
     if options.tensorboard:
         _write_tensorboard(options.tensorboard, results, names)
 
@@ -211,7 +216,12 @@ def _print_control_tables(settings: dict[str, list[dict]], options: Options) -> 
 def _print_continual_tables(settings: dict[str, list[dict]]) -> None:
     """Prints what sequences of tasks come to: accuracy, forgetting and transfer."""
     for setting, results in settings.items():
-        if not _are_games(results) and (table := tables.continual_table(results)):
+        if _are_games(results):
+            with _explained():
+                table = transfer.transfer_table(results)
+        else:
+            table = tables.continual_table(results)
+        if table:
             _print_table(setting, table)
 
 

@@ -853,10 +853,8 @@ def score_control_table(
                 for side in (group, *of_control.pairs)
             )
             never = needed.count(None)
-            cells += [
-                _mean_text(not_none(needed), 0) + (f", {never} never" if never else ""),
-                speedup_text(*pairs, paired=True),
-            ]
+            steps = _mean_text(not_none(needed), 0), f"{never} never" if never else ""
+            cells += [", ".join(filter(None, steps)), speedup_text(*pairs, paired=True)]
         rows.append(_row(cells))
     return "\n".join(rows)
 

@@ -29,7 +29,7 @@ def defined_flags(files):
     """Names of the flags that files define, plotting's table of pictures included."""
     code = "\n".join(file.read_text() for file in files)
     return set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', code)) | set(
-        re.findall(r'^    "(\w+)": \(\s*plots\.plot_', code, re.M)
+        re.findall(r'^    "(\w+)": \(\s*\w+\.plot_', code, re.M)
     )
 
 
