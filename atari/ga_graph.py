@@ -54,7 +54,8 @@ class GaGraph:
 
     def _build_reads(self, shared):
         self._state = {name: v.read_value() for name, v in shared.state().items()}
-        self._uninitialized = tf.report_uninitialized_variables()
+        # Used by an op: TensorFlow has a warning for what a refused run leaves unused.
+        self._uninitialized = tf.identity(tf.report_uninitialized_variables())
         self._cluster_state = ClusterState(
             *[getattr(shared, name).read_value() for name in ClusterState._fields]
         )

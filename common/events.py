@@ -66,6 +66,7 @@ class Events:
         self._not_described = dict(descriptions or {})
         self._filename = _new_filename(folder)
         self._flushed = time.monotonic()
+        self._has_begun = False  # whether it has any curve
         with self._errors_as_os_error():
             self._records = tf.io.TFRecordWriter(self._filename)
         self._write(tf.Event(file_version="brain.Event:2"))
@@ -74,7 +75,15 @@ class Events:
             self._write(tf.Event(graph_def=definition.SerializeToString()))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds values by tag, at a step."""
+        """Adds values by tag, at a step.
+
+        The first ones of a file replace those that earlier files of the folder have at
+        this step and later ones, of a process that has got further than its checkpoint.
+        """
+        if not self._has_begun:
+            self._has_begun = True
+            start = tf.SessionLog(status=tf.SessionLog.START)
+            self._write(tf.Event(step=step, session_log=start))
         self._add(
             step,
             [

@@ -85,6 +85,22 @@ def test_scalars_can_be_read_back(written):
     }
 
 
+def test_a_curve_that_goes_on_from_a_checkpoint_has_no_zigzag(tmp_path):
+    """What the process before it had learned since then was lost, and is not shown."""
+    for steps, value in ((range(0, 100, 10), 1), (range(50, 120, 10), 2)):
+        events = recording.Events(tmp_path)
+        events.text("flags", "the same for both")
+        for step in steps:
+            events.scalars(step, {"charts/fitness": value})
+        events.close()
+    accumulator = EventAccumulator(str(tmp_path)).Reload()
+    points = [(e.step, e.value) for e in accumulator.Scalars("charts/fitness")]
+    assert points == [
+        *((step, 1) for step in range(0, 50, 10)),
+        *((step, 2) for step in range(50, 120, 10)),
+    ]
+
+
 def test_curves_are_described_once(tmp_path):
     described = {"charts/fitness": "How good it is.", "charts/other": "Never written."}
     events = recording.Events(str(tmp_path), descriptions=described)
