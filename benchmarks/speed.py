@@ -154,6 +154,14 @@ def compare_shapes(title, variants):
         print(f"| {label} | {value:.4f} | {value / seconds[0]:.2f} |")
 
 
+def compare_aggregations(name):
+    """Seconds a generation with and without normalized layers."""
+    compare_shapes(f"{name}: aggregations", {
+        aggregation: Generations(name, aggregation=aggregation)
+        for aggregation in ("average", "normalized")
+    })  # fmt: skip
+
+
 # Runs a script and prints its peak RSS: the kernel's figure for a child starts from
 # that of this process.
 WITH_PEAK = """
@@ -273,6 +281,7 @@ def mnist():
     compare_shapes("mnist: modules a layer", {
         f"M = {M}": Generations("mnist", M=M) for M in (10, 100, 1000)
     })  # fmt: skip
+    compare_aggregations("mnist")
     compare_shapes("mnist: candidates", {
         f"B = {B}": Generations("mnist", B=B) for B in (2, 4, 8)
     })  # fmt: skip
@@ -289,6 +298,7 @@ def cifar():
     compare_shapes("cifar: modules a layer", {
         f"M = {M}": Generations("cifar", M=M) for M in (20, 200, 2000)
     })  # fmt: skip
+    compare_aggregations("cifar")
     with tempfile.TemporaryDirectory() as folder:
         write_full_size_files(folder)
         whole_process("cifar", 1, f"--data_dir={folder}")
