@@ -1,5 +1,7 @@
 """Tests of environments.py: Catch, and Atari games as they come from make()."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -197,7 +199,8 @@ def test_known_games():
 # ---- Variants ----
 
 
-def played(game, seed=0, steps=40):
+@functools.cache
+def played(game, seed=0, steps=30):
     """Observations, rewards and ends of random steps."""
     environment = environments.make(game, 3, threads=1)
     observation, _ = environment.reset(seed=seed)

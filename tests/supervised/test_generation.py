@@ -78,7 +78,6 @@ CASES = {
     ),
     "linear": (replace(SMALL, module_kinds="linear"), SHORT),
     "fixed_path_not_active": (replace(SMALL, fixed_path_active=False), SHORT),
-    "frozen_share": (replace(SMALL, frozen_share=0.25), SHORT),
     "normalized_frozen_share": (
         replace(NORMALIZED, frozen_share=0.5),
         replace(SHORT, learning_rate=0.05),
