@@ -216,12 +216,10 @@ def _print_control_tables(settings: dict[str, list[dict]], options: Options) -> 
 def _print_continual_tables(settings: dict[str, list[dict]]) -> None:
     """Prints what sequences of tasks come to: accuracy, forgetting and transfer."""
     for setting, results in settings.items():
-        if _are_games(results):
-            with _explained():
-                table = transfer.transfer_table(results)
-        else:
-            table = tables.continual_table(results)
-        if table:
+        make = (
+            transfer.transfer_table if _are_games(results) else tables.continual_table
+        )
+        if table := make(results):
             _print_table(setting, table)
 
 

@@ -16,13 +16,14 @@ from reports.colours import BACKGROUND, INK, TASK_COLOURS
 from reports.style import despine, save_png
 
 # The return of a player who gets nothing right, by the game that variants are made of.
+# Of another game it is the least score of all that was learned of it.
 LEAST_RETURN = {"pong": -21.0, "catch": -1.0, "boxing": -100.0, "freeway": 0.0}
 
 SCRATCH = "scratch"
 POINTS = 1001  # of a curve, at which its area is taken
 
 
-def area(task: dict, steps: int) -> float:
+def area(task: dict, steps: int) -> float | None:
     """Mean height of a learning curve over the first agent steps of a task.
 
     Args:
@@ -30,52 +31,56 @@ def area(task: dict, steps: int) -> float:
         is as high as there, and after its last one likewise.
 
     Returns:
-      The score, above the least return of the game, on average.
-
-    Raises:
-      ValueError: it has no score, or its game no least return.
+      The score on average; None if there are too few episodes for one.
     """
-    game = task["name"].split("_")[0]
-    if game not in LEAST_RETURN:
-        raise ValueError(f"the least return of {game} is not known")
     at, scores = tables.running_score(task["curve"])
     if len(at) == 0:
-        raise ValueError(f"a repeat of {task['name']} has too few episodes for a score")
-    return float(
-        np.interp(np.linspace(0, steps, POINTS), at, scores).mean() - LEAST_RETURN[game]
-    )
+        return None
+    return float(np.interp(np.linspace(0, steps, POINTS), at, scores).mean())
 
 
 def gains(results: Sequence[dict]) -> dict[str, dict[str, list[float]]]:
     """The areas of second games in percent of those from scratch, seed by seed.
 
-    Up to the steps that the longest of the runs from scratch took.
+    Above the least return of the game, and up to the steps that the longest of the runs
+    from scratch took. Repeats that have no score are left out.
 
     Args:
       results: repeats of atari_pathnet.py as in results.jsonl, of two games each.
 
     Returns:
       {game: {control: [n]}}; without scratch itself, of which all are 100.
-
-    Raises:
-      ValueError: as of `area`.
     """
     found: dict[tuple[str, str], dict[int, dict]] = {}
     for result in results:
         if len(result["tasks"]) == 2:
             task, control = result["tasks"][1], result.get("control", "pathnet")
-            found.setdefault((task["name"], control), {})[result["seed"]] = task
+            if area(task, task["steps"]) is not None:
+                found.setdefault((task["name"], control), {})[result["seed"]] = task
     compared: dict[str, dict[str, list[float]]] = {}
     for (game, control), repeats in found.items():
         scratch = found.get((game, SCRATCH), {})
         seeds = [seed for seed in repeats if seed in scratch]
         if control != SCRATCH and seeds:
             steps = max(scratch[seed]["steps"] for seed in seeds)
-            compared.setdefault(game, {})[control] = [
-                100 * area(repeats[seed], steps) / area(scratch[seed], steps)
+            least = _least_return(game, found)
+            heights = [
+                [area(repeat[seed], steps) - least for repeat in (repeats, scratch)]
                 for seed in seeds
             ]
+            values = [100 * ours / theirs for ours, theirs in heights if theirs > 0]
+            if values:
+                compared.setdefault(game, {})[control] = values
     return compared
+
+
+def _least_return(game, found):
+    """The least return of a game; `found` has its tasks by (game, control) and seed."""
+    known = LEAST_RETURN.get(game.split("_")[0])
+    if known is not None:
+        return known
+    tasks = [t for (name, _), of in found.items() if name == game for t in of.values()]
+    return min(tables.running_score(task["curve"])[1].min() for task in tasks)
 
 
 def _columns(compared: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
@@ -84,11 +89,7 @@ def _columns(compared: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]
 
 
 def transfer_table(results: Sequence[dict]) -> str:
-    """A Markdown table of `gains`, and their mean and median over games; "" without any.
-
-    Raises:
-      ValueError: as of `area`.
-    """
+    """A Markdown table of `gains`, and their mean and median over games; "" without any."""
     compared = gains(results)
     if len(compared) < 2:
         return ""
@@ -128,7 +129,7 @@ def plot_transfer(filename: str | os.PathLike, results: Sequence[dict]) -> None:
       results: as of `gains`.
 
     Raises:
-      ValueError: there is nothing to compare, or as of `area`.
+      ValueError: there is nothing to compare.
       OSError: the file cannot be written; an existing one then stays as it was.
     """
     compared = gains(results)
