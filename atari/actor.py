@@ -151,17 +151,17 @@ class Actor:
         finished = [
             (self._task, self._number, v, r, n, observed.steps) for v, r, n in episodes
         ]
+        steps = rollout["actions"].size
         accepted, rate = exchange.push(
             session,
             [m._replace(kernel=k, bias=b) for m, (k, b) in zip(modules, gradients)],
             of_head,
-            rollout["actions"].size,
+            steps,
             np.reshape(np.array(finished, float), [-1, len(a3c.EPISODE)]),
         )
         if not accepted:
             time.sleep(0.1)  # the GA worker is about to end the task
         losses["charts/learning_rate"] = rate
-        steps = rollout["actions"].size
         self._curves.add(int(observed.steps), steps, episodes, losses)
         return self._task
 

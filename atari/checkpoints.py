@@ -145,14 +145,16 @@ def learned(folder: str, run: About) -> tuple[About, Arrays]:
     return loaded
 
 
-def parameter_names(grid: ConvGrid) -> list[str]:
-    """Names of the arrays of all modules and of every task's own parameters."""
-    names = []
-    for layer in range(1, grid.L + 1):
-        names += [f"layer{layer}/kernel", f"layer{layer}/bias"]
+def parameter_shapes(grid: ConvGrid) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays of all modules and of every task's own parameters, by name."""
+    shapes = {}
+    for layer, shape in enumerate(grid.kernel_shapes(), 1):
+        shapes[f"layer{layer}/kernel"] = (grid.M, *shape)
+        shapes[f"layer{layer}/bias"] = (grid.M, shape[-1])
     for task in range(len(grid.actions)):
-        names += [f"task{task + 1}/{name}" for name in grid.head_shapes(task)]
-    return names
+        for name, shape in grid.head_shapes(task).items():
+            shapes[f"task{task + 1}/{name}"] = shape
+    return shapes
 
 
 def array_types(grid: ConvGrid, actors: int) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -166,14 +168,7 @@ def array_types(grid: ConvGrid, actors: int) -> dict[str, tuple[str, tuple[int, 
     types["fixed_paths"] = ("float32", (tasks, grid.L, grid.M))
     types |= {name: ("int64", (actors,)) for name in ("versions", "played")}
     types["returns"] = ("float64", (actors,))
-    shapes = {}
-    for layer, shape in enumerate(grid.kernel_shapes(), 1):
-        shapes[f"layer{layer}/kernel"] = (grid.M, *shape)
-        shapes[f"layer{layer}/bias"] = (grid.M, shape[-1])
-    for task in range(tasks):
-        for name, shape in grid.head_shapes(task).items():
-            shapes[f"task{task + 1}/{name}"] = shape
-    for name, shape in shapes.items():
+    for name, shape in parameter_shapes(grid).items():
         for variable in (name, f"{name}/square", f"{name}/speed"):
             types[variable] = ("float32", shape)
     return types

@@ -328,7 +328,7 @@ class GaWorker:
         # in its best path: these are new already, and stay so under every control.
         fixed_paths = np.zeros_like(self.graph.read(session).fixed_paths)
         fixed_paths[: learned - 1] = arrays["fixed_paths"][: learned - 1]
-        names = checkpoints.parameter_names(about.grid)
+        names = checkpoints.parameter_shapes(about.grid)
         self.graph.assign(
             session,
             task=learned - 1,

@@ -368,7 +368,7 @@ def test_what_another_run_has_learned_is_read(tmp_path):
     run = finished(tmp_path)
     read, arrays = checkpoints.learned(str(tmp_path), run)
     assert read.games == ("catch",) and read.is_finished
-    names = checkpoints.parameter_names(read.grid)
+    names = checkpoints.parameter_shapes(read.grid)
     assert "layer2/bias" in names and "task1/value/kernel" in names
     assert set(names) < set(arrays)
 
