@@ -229,7 +229,7 @@ class PathGraph:
     """The modules of one path, for one task, as a TensorFlow graph.
 
     All of it is local: parameters come in through `load`, gradients are what `learn`
-    gives. Each actor has a session of its own, see PathSession.
+    gives. It runs in a session of its own, see PathSession.
 
     Layout: NHWC; the modules of a layer side by side in the output channels of one
     kernel, so that a layer is one convolution, however many modules are active.
@@ -532,10 +532,13 @@ class PathGraph:
 
 
 class PathSession:
-    """One actor's session of a PathGraph: what it has loaded, what it keeps as it acts.
+    """A session of a PathGraph: what it has loaded, and keeps as it acts.
 
     Args:
       path: the PathGraph. threads: that compute.
+
+    Attributes:
+      path: as given.
     """
 
     def __init__(self, path: PathGraph, threads: int = 1) -> None:
@@ -543,6 +546,7 @@ class PathSession:
             intra_op_parallelism_threads=threads,
             inter_op_parallelism_threads=-1,  # the caller's: none has to be woken
         )
+        self.path = path
         self._session = session = tf.Session(graph=path.graph, config=config)
         session.run(path.zero)
         nest, call = tf.nest, tf.make_callable

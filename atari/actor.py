@@ -1,7 +1,7 @@
 """A process of actors: each plays on its path, and pushes what it learns to the servers.
 
-The actors of a process take turns, a rollout each. They share what TensorFlow takes,
-its server and its memory, and have nothing else in common.
+The actors of a process take turns, a rollout each. Whose turn it is has the process's
+network: it loads the modules of its path, plays and learns.
 """
 
 import contextlib
@@ -113,24 +113,17 @@ class Actor:
     """One of the actors of this process, in one task.
 
     Args:
-      number: of the actor. task: index of the task. path: its a3c.PathGraph.
-      fixed: [L] of a3c.Modules, the frozen ones. plan: as of `run`.
+      number: of the actor. task: index of the task. plan: as of `run`.
+      network: a3c.PathSession with the frozen modules; of all actors of the process.
     """
 
     def __init__(
-        self,
-        number: int,
-        task: int,
-        path: a3c.PathGraph,
-        fixed: list[a3c.Modules],
-        plan: settings.Actor,
+        self, number: int, task: int, network: a3c.PathSession, plan: settings.Actor
     ) -> None:
-        self._number, self._task, self._t_max = number, task, path.t_max
-        self._network = a3c.PathSession(path, plan.threads)
-        self._network.load_fixed(fixed)
+        self._number, self._task, self._network = number, task, network
         game, seed = plan.games[task], _seed(plan.seed, number, task)
         self._player = Player(game, plan.environments, plan.threads, seed)
-        self._curves = Curves(plan.folder, number, task, game, path.graph)
+        self._curves = Curves(plan.folder, number, task, game, network.path.graph)
 
     def roll_out(self, exchange: Exchange, session) -> int:
         """Pulls, plays t_max steps, and pushes: returns the task that is on.
@@ -145,7 +138,7 @@ class Actor:
             return self._task
         self._network.load(modules, head)
         rollout, episodes = self._player.play(
-            self._network.act, self._t_max, observed.version
+            self._network.act, self._network.path.t_max, observed.version
         )
         gradients, of_head, losses = self._network.learn(**rollout)
         finished = [
@@ -169,7 +162,6 @@ class Actor:
         """Ends its games and its curves."""
         self._player.close()
         self._curves.close()
-        self._network.close()
 
 
 def run(
@@ -201,7 +193,12 @@ def run(
                 if current == task:
                     say(f"task {task + 1}, {plan.games[task]}")
                     path = a3c.PathGraph(grid, learning, task, plan.environments)
-                    current = _play_task(session, exchange, path, role, task, plan)
+                    network = a3c.PathSession(path, plan.threads)
+                    with contextlib.closing(network):
+                        network.load_fixed(exchange.pull_fixed(session))
+                        current = _play_task(
+                            session, exchange, network, role, task, plan
+                        )
                 task = current
                 if task == len(plan.games):
                     session.run(leave)
@@ -211,14 +208,13 @@ def run(
     say("all tasks are finished")
 
 
-def _play_task(session, exchange, path, role, task, plan):
+def _play_task(session, exchange, network, role, task, plan):
     """Plays and learns a task until it is over: returns the one that is on then."""
-    fixed = exchange.pull_fixed(session)
     with contextlib.ExitStack() as stack:
         stack.callback(faulthandler.cancel_dump_traceback_later)
         actors = []
         for number in role.own_actors:
-            actors.append(Actor(number, task, path, fixed, plan))
+            actors.append(Actor(number, task, network, plan))
             stack.callback(actors[-1].close)
         # In turns: one actor keeps a core busy, and nobody waits for more of them.
         for actor in itertools.cycle(actors):

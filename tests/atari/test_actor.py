@@ -160,9 +160,8 @@ def test_a_process_whose_actor_hangs_ends_itself(tmp_path):
         "    while self.number == 1: pass\n"
         "    return 0\n"
         "atari_actor.Actor = Actor\n"
-        "exchange = types.SimpleNamespace(pull_fixed=lambda session: None)\n"
         "role = types.SimpleNamespace(own_actors=range(3))\n"
-        "atari_actor._play_task(None, exchange, None, role, 0, None)\n"
+        "atari_actor._play_task(None, None, None, role, 0, None)\n"
     )
     done = subprocess.run(
         [sys.executable, script],
@@ -180,9 +179,9 @@ def test_actors_of_a_process_take_turns_until_the_task_is_over(monkeypatch):
     turns, closed = [], []
 
     class Actor:
-        def __init__(self, number, task, path, fixed, plan):
+        def __init__(self, number, task, network, plan):
             self.number = number
-            assert (task, fixed) == (1, "frozen")
+            assert (task, network) == (1, "the network")
 
         def roll_out(self, exchange, session):
             turns.append(self.number)
@@ -192,8 +191,7 @@ def test_actors_of_a_process_take_turns_until_the_task_is_over(monkeypatch):
             closed.append(self.number)
 
     monkeypatch.setattr(atari_actor, "Actor", Actor)
-    exchange = types.SimpleNamespace(pull_fixed=lambda session: "frozen")
     role = types.SimpleNamespace(own_actors=range(5, 8))
-    assert atari_actor._play_task(None, exchange, None, role, 1, None) == 2
+    assert atari_actor._play_task(None, None, "the network", role, 1, None) == 2
     assert turns == [5, 6, 7, 5, 6, 7, 5, 6]
     assert sorted(closed) == [5, 6, 7]

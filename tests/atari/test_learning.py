@@ -1,4 +1,4 @@
-"""Does a cluster learn? A real one on Catch, with its GA worker."""
+"""Does a cluster learn, and does that help? A real one on Catch, and on its mirror image."""
 
 import subprocess
 import sys
@@ -15,27 +15,30 @@ pytestmark = pytest.mark.slow
 ROOT = Path(atari_pathnet.__file__).parent
 
 
-def learn(folder, seed):
-    """The tasks of a run with the preset."""
-    command = [sys.executable, ROOT / "atari_pathnet.py"]
-    command += [f"--flagfile={ROOT / 'presets' / 'catch.flags'}", f"--seed={seed}"]
-    done = subprocess.run(
-        [*command, f"--log_dir={folder}"], capture_output=True, text=True
-    )
+def soup(folder, *given):
+    """The smallest cell of the matrix of transfers: finished process, results."""
+    command = [sys.executable, ROOT / "benchmarks" / "pong_soup.py", "--game=catch"]
+    command += ["--variants=hflip", "--controls=pathnet", f"--out_dir={folder}"]
+    command += [f"--results={folder / 'cells.jsonl'}", *given]
+    preset = f"--flagfile={ROOT / 'presets' / 'catch.flags'}"
+    done = subprocess.run([*command, "--", preset], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (file,) = folder.glob("*/results.jsonl")
-    (result,) = results.read([file])
-    return result["tasks"]
+    return list(results.read([folder / "cells.jsonl"]))
 
 
-def test_a_cluster_learns_catch_twice(tmp_path):
+def test_a_cluster_learns_catch_and_then_its_mirror_image(tmp_path):
     """From chance, about -0.7, to 29 of 30 balls caught; the frozen path does no harm.
 
     How much it helps is measured over several seeds in docs/atari.md; actors run
     concurrently, so that a single run varies by more.
     """
-    tasks = learn(tmp_path, seed=0)
-    assert all(task["score"] >= 0.9 for task in tasks)
-    assert tasks[0]["generations"] > 0
-    first, second = (tables.steps_to(task["curve"], 0) for task in tasks)
+    (result,) = soup(tmp_path)
+    assert [task["name"] for task in result["tasks"]] == ["catch", "catch_hflip"]
+    assert all(task["score"] >= 0.9 for task in result["tasks"])
+    assert result["tasks"][0]["generations"] > 0
+    first, second = (tables.steps_to(task["curve"], 0) for task in result["tasks"])
     assert second < 1.5 * first
+
+    runs = sorted(tmp_path.glob("*/atari__*"))
+    assert soup(tmp_path) == [result]
+    assert sorted(tmp_path.glob("*/atari__*")) == runs
