@@ -30,6 +30,9 @@ GRID_FIELDS = ("L", "M", "N", "kernel_num", "stride_size", "actions", "use_lstm"
 # have others.
 MAY_CHANGE = ("max_time_step", "stop_score")
 
+# Once, null left this number to the machine, so that a checkpoint may not say it.
+CHOSEN_BY_MACHINE = "envs_per_worker"
+
 _TEXT_CHARACTERS = 100  # of a value in a message
 
 
@@ -200,6 +203,8 @@ def check_same_settings(
         for name, default in decisive.items()
         if name not in compared and name not in MAY_CHANGE
     ]
+    if saved.flags.get(CHOSEN_BY_MACHINE, "") is None:
+        pairs = [pair for pair in pairs if pair[0] != CHOSEN_BY_MACHINE]
     for name, theirs, ours in pairs:
         if theirs != ours:
             raise UserError(

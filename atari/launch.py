@@ -104,7 +104,7 @@ def _launch(plan, servers, actors, per_process):
     processes = processes_of(actors, per_process)
     say(
         f"parameter servers: {servers}, GA workers: 1, actors: {actors}, each with "
-        f"environments: {plan.environments or machine.environments(actors)}, in "
+        f"environments: {plan.environments}, in "
         f"processes: {processes}, each with threads: "
         f"{plan.threads or machine.threads(processes)}; logs in {folder}"
     )

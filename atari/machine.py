@@ -25,9 +25,6 @@ ISOLATED = "PATHNET_ISOLATED"  # set in a process that is in its own network nam
 ACTOR_MEMORY = 150 * 2**20
 PROCESS_MEMORY = 500 * 2**20
 
-ENVIRONMENTS_PER_CORE = 16  # enough to make use of the vector units of a core
-LEAST_ENVIRONMENTS = 8  # of an actor
-
 
 def cores() -> int:
     """Number of cores that this process may use."""
@@ -51,11 +48,6 @@ def actors_per_process(actors: int) -> int:
 def threads(processes: int) -> int:
     """Threads of each of so many processes that share the cores."""
     return max(1, cores() // processes)
-
-
-def environments(actors: int) -> int:
-    """How many environments each of so many actors steps at once."""
-    return max(LEAST_ENVIRONMENTS, ENVIRONMENTS_PER_CORE * cores() // actors)
 
 
 def unshare_command() -> list[str] | None:

@@ -87,8 +87,8 @@ class Launch:
       actors: how many are asked for. fit_memory: whether there may be fewer, if memory
         ends. B: how many of them are compared.
       actors_per_process: the most of them that a process holds; None to choose.
-      servers, environments, threads: parameter servers, environments of an actor and
-        threads of a process of actors; None to choose.
+      servers, threads: parameter servers, and threads of a process of actors; None to
+        choose. environments: of an actor.
       first_port: of the cluster. isolate: whether it gets a network namespace.
       checkpoint_dir: folder of checkpoints to go on from, or None for one of its own.
       load_dir: as of GaWorker.
@@ -104,7 +104,7 @@ class Launch:
     B: int
     actors_per_process: int | None
     servers: int | None
-    environments: int | None
+    environments: int
     threads: int | None
     first_port: int
     isolate: bool
@@ -244,7 +244,7 @@ def actor(process: cluster.Cluster) -> Actor:
     check_actors(FLAGS.B, process.actors)
     return Actor(
         games=tuple(FLAGS.games),
-        environments=FLAGS.envs_per_worker or machine.environments(process.actors),
+        environments=FLAGS.envs_per_worker,
         threads=threads(process.actor_processes),
         seed=FLAGS.seed,
         folder=FLAGS.log_dir,
@@ -470,10 +470,7 @@ def _define_size():
         lower_bound=1,
     )
     flags.DEFINE_integer(
-        "envs_per_worker",
-        None,
-        "Number of environments of an actor; if none is given, by cores and actors.",
-        lower_bound=1,
+        "envs_per_worker", 16, "Number of environments of an actor.", lower_bound=1
     )
     flags.DEFINE_integer(
         "threads",

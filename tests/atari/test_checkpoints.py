@@ -290,6 +290,17 @@ def test_what_ends_a_task_may_change(name):
     checkpoints.check_same_settings(about(), run, DECISIVE, "saved")
 
 
+def test_the_environments_of_a_checkpoint_that_left_them_to_its_machine_are_unknown():
+    name, decisive = "envs_per_worker", {**DECISIVE, "envs_per_worker": 16}
+    run = about(flags=FLAGS | {name: 16})
+    for number in (None, 16):
+        saved = about(flags=FLAGS | {name: number})
+        checkpoints.check_same_settings(saved, run, decisive, "saved")
+    with pytest.raises(UserError, match="made with --envs_per_worker=8"):
+        saved = about(flags=FLAGS | {name: 8})
+        checkpoints.check_same_settings(saved, run, decisive, "saved")
+
+
 def test_a_flag_that_an_earlier_version_did_not_have_had_its_default():
     earlier = {name: value for name, value in FLAGS.items() if name != "t_max"}
     checkpoints.check_same_settings(about(flags=earlier), about(), DECISIVE, "saved")
