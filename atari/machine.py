@@ -22,8 +22,8 @@ ISOLATED = "PATHNET_ISOLATED"  # set in a process that is in its own network nam
 
 # Memory in bytes of an actor, and of a process without its actors and without the 400 MB
 # of TensorFlow's files that all of them share; see benchmarks/atari_speed.py.
-ACTOR_MEMORY = 150 * 2**20
-PROCESS_MEMORY = 500 * 2**20
+ACTOR_MEMORY = 40 * 2**20
+PROCESS_MEMORY = 450 * 2**20
 
 
 def cores() -> int:
