@@ -810,7 +810,8 @@ def score_table(results: Sequence[dict], levels: Sequence[float] = (0, 15)) -> s
     """A Markdown table of games: agent steps of each task until its score reached levels.
 
     A row for each repeat and task, and the speedup of each task against the first of
-    the same game in the same repeat.
+    the same game in the same repeat. Where there are several of these, a last row has
+    their means, and the speedup with a 95 % bootstrap interval.
     """
     rows = [
         "| seed | task | agent steps | last score | "
@@ -818,18 +819,32 @@ def score_table(results: Sequence[dict], levels: Sequence[float] = (0, 15)) -> s
         + " |",
         "| --- " * (4 + 2 * len(levels)) + "|",
     ]
+    again: dict[str, dict[float, list]] = {}  # of a game that was learned before
     for result in results:
         first: dict[tuple[str, float], int | None] = {}
         for place, task in enumerate(result["tasks"]):
-            cells = [str(result["seed"]), f"{place + 1}: {task['name']}"]
+            title = f"{place + 1}: {task['name']}"
+            cells = [str(result["seed"]), title]
             score = "none" if task["score"] is None else f"{task['score']:.1f}"
             cells += [f"{task['steps']:,}", score]
             for level in levels:
-                needed = _steps_needed(task, level)
-                earlier = first.get((task["name"], level))
-                first.setdefault((task["name"], level), needed)
-                cells.append("never" if needed is None else f"{needed:,}")
-                cells.append(f"{earlier / needed:.2f}" if earlier and needed else "")
+                needed, key = _steps_needed(task, level), (task["name"], level)
+                cells += ["never" if needed is None else f"{needed:,}", ""]
+                if key not in first:
+                    first[key] = needed
+                    continue
+                pair = first[key], needed
+                again.setdefault(title, {}).setdefault(level, []).append(pair)
+                if None not in pair:
+                    cells[-1] = f"{pair[0] / needed:.2f}"
+            rows.append(_row(cells))
+    for title, pairs in again.items():
+        if len(pairs[levels[0]]) > 1:
+            cells = ["mean", title, "", ""]
+            for level in levels:
+                firsts, seconds = zip(*pairs[level])
+                cells.append(_mean_text(not_none(seconds), 0))
+                cells.append(speedup_text(firsts, seconds, paired=True))
             rows.append(_row(cells))
     return "\n".join(rows)
 
@@ -963,8 +978,8 @@ def _mean_text(values: Sequence[float], digits: int) -> str:
     if not values:
         return ""
     mean, error = mean_and_error(values)
-    margin = f" ± {error:.{digits}f}" if np.isfinite(error) else ""
-    return f"{mean:.{digits}f}{margin}"
+    margin = f" ± {error:,.{digits}f}" if np.isfinite(error) else ""
+    return f"{mean:,.{digits}f}{margin}"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -446,13 +446,13 @@ def test_controls_are_compared_at_equal_training():
     rows = cells(tables.control_table(found))
     assert [row[5:8] for row in rows[:3]] == [["", "", ""]] * 3
     pathnet, scratch, finetune = rows[3:]
-    assert pathnet[:5] == ["2: 1v2", "pathnet", "3", "51.0 ± 0.6", "5100 ± 58"]
+    assert pathnet[:5] == ["2: 1v2", "pathnet", "3", "51.0 ± 0.6", "5,100 ± 58"]
     assert pathnet[5] == pathnet[6] and pathnet[5].startswith("1.98 [")
     assert pathnet[7] == "1.00 [1.00, 1.00]"
-    assert scratch[4:8] == ["10100 ± 58", "", "", ""]
+    assert scratch[4:8] == ["10,100 ± 58", "", "", ""]
     even = "0.50 [0.50, 0.50]"
     assert finetune[4:8] == [
-        "5050 ± 29",
+        "5,050 ± 29",
         "1.00 [1.00, 1.00]",
         "2.00 [2.00, 2.00]",
         even,
@@ -472,7 +472,7 @@ def test_controls_are_compared_up_to_a_level_too():
         found.append(result)
     table = tables.control_table(found, 0.5)
     assert "| generations to 50 % | mini-batches |" in table
-    assert cells(table)[2][2:8] == ["1", "16.0", "1600", "1.62", "1.62", "1.00"]
+    assert cells(table)[2][2:8] == ["1", "16.0", "1,600", "1.62", "1.62", "1.00"]
 
 
 def test_controls_are_compared_after_the_same_tasks():
@@ -599,6 +599,16 @@ def test_a_speedup_is_against_the_same_game_learned_before():
     tasks = [game("pong", 90), game("breakout", 50), game("pong", 30)]
     rows = cells(tables.score_table([{"seed": 0, "tasks": tasks}], levels=(0,)))
     assert [row[4:] for row in rows] == [["90", ""], ["50", ""], ["30", "3.00"]]
+
+    repeats = [
+        {"seed": seed, "tasks": [game("pong", 3000 * seed), game("pong", 1000)]}
+        for seed in (1, 2)
+    ]
+    *_, mean = cells(tables.score_table(repeats, levels=(0, 99)))
+    assert mean == [
+        *("mean", "2: pong", "", "", "1,000 ± 0", "4.50 [3.00, 6.00]"),
+        *("", "not all converged"),
+    ]
 
 
 def test_controls_of_games_are_compared_by_the_steps_to_a_score():
