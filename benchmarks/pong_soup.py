@@ -52,6 +52,12 @@ def define_flags() -> None:
         flags.DEFINE_list("controls", list(CONTROLS), "Some of the controls.")
         flags.DEFINE_integer("first_steps", None, "Most agent steps of the game.")
         flags.DEFINE_float("first_score", None, "Score that ends it.")
+        flags.DEFINE_string(
+            "learned",
+            None,
+            "Checkpoints of the game, of runs that have learned it, in place of learning it "
+            "here; {seed} stands for the seed.",
+        )
         flags.DEFINE_integer("steps", None, "Most agent steps of each variant.")
 
 
@@ -71,13 +77,11 @@ def main(given: list[str]) -> None:
     for seed, name, control in tqdm(cells, unit=" cells"):
         if (seed, f"{game}_{name}", control) in done:
             continue
-        source = _learn(
-            f"{game}_seed{seed}",
-            *given,
-            *first_ends,
-            f"--games={game}",
-            f"--seed={seed}",
-        )
+        if FLAGS.learned is not None:
+            source = FLAGS.learned.replace("{seed}", str(seed))
+        else:
+            first = *first_ends, f"--games={game}", f"--seed={seed}"
+            source = _learn(f"{game}_seed{seed}", *given, *first)
         folder = _learn(
             f"{game}_{name}_{control}_seed{seed}",
             *given,
