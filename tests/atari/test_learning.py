@@ -39,6 +39,11 @@ def test_a_cluster_learns_catch_and_then_its_mirror_image(tmp_path):
     first, second = (tables.steps_to(task["curve"], 0) for task in result["tasks"])
     assert second < 1.5 * first
 
-    runs = sorted(tmp_path.glob("*/atari__*"))
-    assert soup(tmp_path) == [result]
-    assert sorted(tmp_path.glob("*/atari__*")) == runs
+    # Once more: what is done stays, and another cell begins with what was learned.
+    runs = set(tmp_path.glob("*/atari__*"))
+    learned = f"--learned={tmp_path / 'catch_seed{seed}' / 'checkpoints'}"
+    once_more = soup(tmp_path, learned, "--controls=pathnet,finetune", "--steps=2000")
+    assert once_more[0] == result
+    assert [one["control"] for one in once_more] == ["pathnet", "finetune"]
+    assert once_more[1]["tasks"][0] == result["tasks"][0]
+    assert len(set(tmp_path.glob("*/atari__*")) - runs) == 1
