@@ -838,15 +838,22 @@ def score_table(results: Sequence[dict], levels: Sequence[float] = (0, 15)) -> s
                 if None not in pair:
                     cells[-1] = f"{pair[0] / needed:.2f}"
             rows.append(_row(cells))
-    for title, pairs in again.items():
-        if len(pairs[levels[0]]) > 1:
-            cells = ["mean", title, "", ""]
-            for level in levels:
-                firsts, seconds = zip(*pairs[level])
-                cells.append(_mean_text(not_none(seconds), 0))
-                cells.append(speedup_text(firsts, seconds, paired=True))
-            rows.append(_row(cells))
+    rows += [
+        _mean_row(title, pairs.values())
+        for title, pairs in again.items()
+        if len(pairs[levels[0]]) > 1
+    ]
     return "\n".join(rows)
+
+
+def _mean_row(title, pairs_of_levels):
+    """The last row of `score_table`: of each level (first, second) steps of repeats."""
+    cells = ["mean", title, "", ""]
+    for pairs in pairs_of_levels:
+        firsts, seconds = zip(*pairs)
+        cells.append(_mean_text(not_none(seconds), 0))
+        cells.append(speedup_text(firsts, seconds, paired=True))
+    return _row(cells)
 
 
 def score_control_table(

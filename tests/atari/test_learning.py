@@ -16,7 +16,7 @@ ROOT = Path(atari_pathnet.__file__).parent
 
 
 def soup(folder, *given):
-    """The smallest cell of the matrix of transfers: finished process, results."""
+    """What the results file has after the smallest cell of the matrix of transfers."""
     command = [sys.executable, ROOT / "benchmarks" / "pong_soup.py", "--game=catch"]
     command += ["--variants=hflip", "--controls=pathnet", f"--out_dir={folder}"]
     command += [f"--results={folder / 'cells.jsonl'}", *given]
