@@ -62,13 +62,12 @@ def define_flags() -> None:
 
 
 def main(given: list[str]) -> None:
+    check_flags()
     game = FLAGS.game
     names = FLAGS.variants or VARIANTS[game]
     if FLAGS.strip is not None:
         draw_strip(FLAGS.strip, [game, *(f"{game}_{name}" for name in names)])
         return
-    if FLAGS.results is None:
-        raise UserError("flag --results: name a results file")
     cells = list(itertools.product(range(FLAGS.seeds), names, FLAGS.controls))
     done = _done()
     first_ends = [f"--max_time_step={FLAGS.first_steps or STEPS[game][0]}"]
@@ -93,6 +92,29 @@ def main(given: list[str]) -> None:
         )
         (result,) = results.read(folder.glob("atari__*/results.jsonl"))
         results.append(FLAGS.results, result)
+
+
+def check_flags() -> None:
+    """Before hours of learning, rather than after them.
+
+    Raises:
+      UserError: a flag is missing, names what there is not, or would be of no effect.
+    """
+    if FLAGS.results is None and FLAGS.strip is None:
+        raise UserError("flag --results: name a results file")
+    for flag, known in (("variants", environments.VARIANTS), ("controls", CONTROLS)):
+        for name in FLAGS[flag].value or ():
+            if name not in known:
+                raise UserError(
+                    f"flag --{flag}: there is no {name!r}; take some of {','.join(known)}"
+                )
+    if FLAGS.learned is not None:
+        for flag in ("first_steps", "first_score"):
+            if FLAGS[flag].value is not None:
+                raise UserError(
+                    f"flag --{flag}: of no effect with --learned, which names runs that "
+                    "have learned the game; leave one of the two out"
+                )
 
 
 def _done():

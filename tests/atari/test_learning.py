@@ -15,13 +15,18 @@ pytestmark = pytest.mark.slow
 ROOT = Path(atari_pathnet.__file__).parent
 
 
-def soup(folder, *given):
-    """What the results file has after the smallest cell of the matrix of transfers."""
+def run_soup(folder, *given):
+    """The smallest cell of the matrix of transfers."""
     command = [sys.executable, ROOT / "benchmarks" / "pong_soup.py", "--game=catch"]
     command += ["--variants=hflip", "--controls=pathnet", f"--out_dir={folder}"]
     command += [f"--results={folder / 'cells.jsonl'}", *given]
     preset = f"--flagfile={ROOT / 'presets' / 'catch.flags'}"
-    done = subprocess.run([*command, "--", preset], capture_output=True, text=True)
+    return subprocess.run([*command, "--", preset], capture_output=True, text=True)
+
+
+def soup(folder, *given):
+    """What the results file has after that."""
+    done = run_soup(folder, *given)
     assert done.returncode == 0, done.stderr
     return list(results.read([folder / "cells.jsonl"]))
 
@@ -47,3 +52,18 @@ def test_a_cluster_learns_catch_and_then_its_mirror_image(tmp_path):
     assert [one["control"] for one in once_more] == ["pathnet", "finetune"]
     assert once_more[1]["tasks"][0] == result["tasks"][0]
     assert len(set(tmp_path.glob("*/atari__*")) - runs) == 1
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        (["--variants=hflop"], "flag --variants: there is no 'hflop'"),
+        (["--learned=runs", "--first_score=0.5"], "flag --first_score: of no effect"),
+    ],
+)
+def test_the_matrix_refuses_flags_before_it_learns_anything(tmp_path, given, named):
+    refused = run_soup(tmp_path, *given)
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert named in line
+    assert not list(tmp_path.iterdir())
